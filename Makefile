@@ -1,0 +1,60 @@
+# Everything is installed into .venv; nothing else is needed but Python 3.11+, make and git.
+# Works with the make that macOS ships (3.81).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.stamp-run
+TEST_STAMP := $(VENV)/.stamp-test
+# Folders that mypy and ruff check, where they exist.
+CHECKED := $(wildcard src tests bench scripts examples)
+TYPED := $(wildcard src tests bench)
+# make test PYTEST_ARGS="-k link -x"
+PYTEST_ARGS ?=
+
+export PYTHON
+
+.PHONY: help setup setup-test demo test check lint types bench lock clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(RUN_STAMP) ## the environment in .venv, with the command .venv/bin/gapless
+
+setup-test: $(TEST_STAMP) ## what the tests need besides: test packages, Node, Mosquitto, Chromium
+
+$(RUN_STAMP): pyproject.toml requirements/run.txt requirements/build.txt
+	@scripts/setup.sh run
+	@touch $@
+
+$(TEST_STAMP): $(RUN_STAMP) requirements/dev.txt tests/js/package.json tests/js/package-lock.json
+	@scripts/setup.sh test
+	@touch $@
+
+demo: setup ## every transport at once: five events, a live table, a page to watch them
+	@$(BIN)/gapless demo
+
+test: setup-test ## the tests
+	@$(BIN)/pytest -n auto $(PYTEST_ARGS)
+
+lint: setup-test
+	@echo "==> ruff"
+	@$(BIN)/ruff check $(CHECKED)
+	@$(BIN)/ruff format --check $(CHECKED)
+
+types: setup-test
+	@echo "==> mypy (strict)"
+	@$(BIN)/mypy $(TYPED)
+
+check: lint types test ## ruff, mypy, tests: what continuous integration runs
+
+bench: setup-test ## the figures, one a line, with the machine and the versions
+	@$(BIN)/python -m bench
+
+lock: setup ## write the locks anew from pyproject.toml and tests/js/package.json
+	@scripts/lock.sh
+
+clean: ## remove .venv and everything that tools left behind
+	@rm -rf $(VENV) tests/js/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
