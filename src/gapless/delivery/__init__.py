@@ -1,0 +1,6 @@
+"""What a reader has, what it misses, and how history and live events join: pure, no I/O."""
+
+from gapless.delivery.cursor import Cursor
+from gapless.delivery.recent import RecentEvents
+
+__all__ = ["Cursor", "RecentEvents"]

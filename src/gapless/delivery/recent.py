@@ -1,0 +1,119 @@
+"""The newest events in memory, indexed by room, from which returning clients are served."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import merge
+
+from gapless.event import Record
+from gapless.eventlog.contract import Page, Selector
+
+
+class RecentEvents:
+    """A bounded window over the log's end.
+
+    Args:
+        max_events: most events kept.
+        max_bytes: most bytes kept, by `Event.size`. The newest event is always kept.
+        head: offset after which the window begins; events up to it are in the log only.
+    """
+
+    def __init__(self, *, max_events: int = 100_000, max_bytes: int = 64 << 20, head: int = 0) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._records: dict[int, Record] = {}  # by offset; a deque is slow in its middle
+        self._by_room: dict[str, deque[int]] = {}
+        self._bytes = 0
+        self.head = head
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held, by `Event.size`."""
+        return self._bytes
+
+    @property
+    def start(self) -> int:
+        """Reads after this offset, or a later one, can be answered from here."""
+        return self.head - len(self._records)
+
+    def append(self, record: Record) -> None:
+        """Add the next event of the log.
+
+        Raises:
+            ValueError: its offset does not follow the last one.
+        """
+        if record.offset != self.head + 1:
+            raise ValueError(f"offset {record.offset} does not follow {self.head}")
+        self.head = record.offset
+        self._records[record.offset] = record
+        self._bytes += record.event.size
+        for room in record.event.rooms:
+            offsets = self._by_room.get(room)
+            if offsets is None:
+                self._by_room[room] = deque((record.offset,))
+            else:
+                offsets.append(record.offset)
+        while len(self._records) > 1 and (len(self._records) > self._max_events or self._bytes > self._max_bytes):
+            self._evict()
+
+    def page(self, selector: Selector, after: int, *, limit: int) -> Page | None:
+        """Matching events after an offset; None where that lies before the window."""
+        if after < self.start:
+            return None
+        if after >= self.head:
+            return Page([], self.head, complete=True)
+        if selector.rooms and not selector.filters and not selector.everything:
+            return self._page_by_room(selector.rooms, after, limit)
+        return self._page_by_scan(selector, after, limit)
+
+    def _page_by_room(self, rooms: frozenset[str], after: int, limit: int) -> Page:
+        runs = [run for room in rooms if (run := self._offsets_after(room, after))]
+        records: list[Record] = []
+        last = 0
+        for offset in runs[0] if len(runs) == 1 else merge(*runs):
+            if offset == last:
+                continue
+            if len(records) == limit:
+                return Page(records, last, complete=True)
+            records.append(self._records[offset])
+            last = offset
+        return Page(records, self.head, complete=True)
+
+    def _offsets_after(self, room: str, after: int) -> list[int]:
+        offsets = self._by_room.get(room)
+        if not offsets or offsets[-1] <= after:
+            return []
+        newest_first = []
+        for offset in reversed(offsets):
+            if offset <= after:
+                break
+            newest_first.append(offset)
+        newest_first.reverse()
+        return newest_first
+
+    def _page_by_scan(self, selector: Selector, after: int, limit: int) -> Page:
+        records: list[Record] = []
+        wanted: dict[str, bool] = {}
+        for offset in range(after + 1, self.head + 1):
+            record = self._records[offset]
+            topic = record.event.topic
+            wants = wanted.get(topic)
+            if wants is None or selector.rooms:
+                wants = wanted[topic] = selector.wants(record.event)
+            if wants:
+                records.append(record)
+                if len(records) == limit:
+                    return Page(records, offset, complete=True)
+        return Page(records, self.head, complete=True)
+
+    def _evict(self) -> None:
+        record = self._records.pop(self.start + 1)
+        self._bytes -= record.event.size
+        for room in record.event.rooms:
+            offsets = self._by_room[room]
+            offsets.popleft()
+            if not offsets:
+                del self._by_room[room]

@@ -1,0 +1,210 @@
+"""The JSON envelope, both ways: what publishers send, and what clients are sent."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Any
+
+import msgspec
+
+from gapless.errors import InvalidPayload
+from gapless.event import Event, Record, format_time, parse_time
+
+MAX_DEPTH = 64
+"""Deepest nesting of JSON data that is taken in."""
+
+_decode_json = msgspec.json.Decoder().decode
+_encode_json = msgspec.json.Encoder().encode
+_ID_BYTES = 128
+
+
+class Envelope(msgspec.Struct, kw_only=True):
+    """What a payload says of itself; None where it is silent.
+
+    Attributes:
+        data: JSON text in UTF-8, or bytes where `binary`.
+        decoded: the data, decoded, where it is JSON.
+        foreign: the payload was not an envelope: all of it is the data.
+    """
+
+    data: bytes
+    decoded: Any = None
+    binary: bool = False
+    id: str | None = None
+    type: str | None = None
+    topic: str | None = None
+    time: int | None = None
+    user_id: str | None = None
+    foreign: bool = False
+
+
+def read_envelope(document: dict[str, Any]) -> Envelope:
+    """An event as a publisher wrote it: `{id?, type?, topic?, data | data_base64, time?, userId?}`.
+
+    `timestamp`, of the older form, is read as `time`.
+
+    Raises:
+        InvalidPayload: a field has the wrong type, or both kinds of data are there.
+    """
+    envelope = Envelope(
+        data=b"null",
+        id=_text(document, "id", _ID_BYTES),
+        type=_text(document, "type", 256),
+        topic=_text(document, "topic", 65535),
+        time=_time(document),
+        user_id=_text(document, "userId", 256),
+    )
+    if "data_base64" in document:
+        if "data" in document:
+            raise InvalidPayload("the event has both data and data_base64", hint="send one of them")
+        envelope.binary = True
+        envelope.data = _base64(document["data_base64"])
+    else:
+        envelope.decoded = document.get("data")
+        check_depth(envelope.decoded)
+        envelope.data = _encode(envelope.decoded)
+    return envelope
+
+
+def read_payload(payload: bytes, *, json_expected: bool = False) -> Envelope:
+    """An MQTT payload: our envelope, the older one, any JSON, or bytes (never an error).
+
+    A JSON object is an envelope where it has `data` or `data_base64`, and a `type` or an `id`.
+    An empty payload is the JSON value null. What looks like an envelope but is not well
+    formed is taken as foreign JSON.
+
+    Args:
+        json_expected: refuse what is not JSON, instead of taking it as bytes.
+
+    Raises:
+        InvalidPayload: only with `json_expected`.
+    """
+    if not payload:
+        return Envelope(data=b"null", foreign=True)
+    try:
+        document = _decode_json(payload)
+        check_depth(document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidPayload) as error:
+        if json_expected:
+            raise InvalidPayload(f"the payload is not JSON: {error}", hint="send JSON in UTF-8") from error
+        return Envelope(data=payload, binary=True, foreign=True)
+    if isinstance(document, dict) and ("data" in document or "data_base64" in document):
+        if isinstance(document.get("type"), str) or isinstance(document.get("id"), str):
+            try:
+                return read_envelope(document)
+            except InvalidPayload:
+                pass  # not an envelope after all: foreign JSON, delivered whole
+    data = payload.strip()
+    if b"\n" in data or b"\r" in data:  # one line, as server-sent events need it
+        data = msgspec.json.format(data, indent=-1)
+    return Envelope(data=data, decoded=document, time=_foreign_time(document), foreign=True)
+
+
+def content_id(topic: str, payload: bytes) -> str:
+    """The id of a message that has none but tells its time: the same on every way it comes.
+
+    SHA-256 over topic, a zero byte and payload; the first 128 bits, in hex, after `h-`.
+    """
+    return "h-" + hashlib.sha256(topic.encode() + b"\0" + payload).hexdigest()[:32]
+
+
+def envelope_json(record: Record) -> bytes:
+    """The envelope as MQTT payload, and in the answers of REST, SSE and polling; made once."""
+    form: bytes | None = record.forms.get("envelope")
+    if form is None:
+        form = record.forms["envelope"] = _envelope(record)
+    return form
+
+
+def _envelope(record: Record) -> bytes:
+    event = record.event
+    head: dict[str, Any] = {"id": event.id, "type": event.type, "topic": event.topic}
+    tail: dict[str, Any] = {"time": format_time(event.time), "userId": event.user_id}
+    tail["position"] = record.position
+    for name, value in event.captures.items():
+        if name != "userId" or event.user_id is None:
+            tail[name] = value
+    if event.binary:
+        key, data = b',"data_base64":', b'"' + base64.b64encode(event.data) + b'"'
+    else:
+        key, data = b',"data":', event.data
+    return b"".join((_encode_json(head)[:-1], key, data, b",", _encode_json(tail)[1:]))
+
+
+def data_with_captures(event: Event) -> bytes:
+    """JSON data as Socket.IO handlers get it: an object with the captures, its own keys first."""
+    if event.binary or not event.captures or event.data[:1] != b"{":
+        return event.data
+    captures = event.captures
+    if any(_encode_json(name) in event.data for name in captures):
+        present = _decode_json(event.data)
+        captures = {name: value for name, value in captures.items() if name not in present}
+        if not captures:
+            return event.data
+    joined = _encode_json(captures)
+    return joined if event.data == b"{}" else joined[:-1] + b"," + event.data[1:]
+
+
+def check_depth(document: object, limit: int = MAX_DEPTH) -> None:
+    """Refuse JSON that is nested too deep.
+
+    Raises:
+        InvalidPayload: with `limit`.
+    """
+    level: list[object] = [document]
+    for _ in range(limit):
+        nested: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                nested += [item for item in value.values() if isinstance(item, dict | list)]
+            elif isinstance(value, list):
+                nested += [item for item in value if isinstance(item, dict | list)]
+        if not nested:
+            return
+        level = nested
+    raise InvalidPayload(f"the data is nested more than {limit} levels deep", hint="flatten it", limit=limit)
+
+
+def _encode(data: object) -> bytes:
+    try:
+        return _encode_json(data)
+    except OverflowError as error:
+        raise InvalidPayload("the data holds an integer over 64 bits", hint="send it as a string") from error
+
+
+def _text(document: dict[str, Any], name: str, limit: int) -> str | None:
+    value = document.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidPayload(f"{name} is not a string", hint=f"send {name} as text, or leave it out")
+    if not 0 < len(value) <= limit or "\0" in value:
+        raise InvalidPayload(f"{name} has {len(value)} characters", hint=f"use 1 to {limit}", limit=limit)
+    return value
+
+
+def _time(document: dict[str, Any]) -> int | None:
+    value = document.get("time", document.get("timestamp"))
+    if value is None:
+        return None
+    time = parse_time(value)
+    if time is None:
+        raise InvalidPayload("time is not a time", hint="use RFC 3339, such as 2026-01-31T09:30:00.125Z")
+    return time
+
+
+def _foreign_time(document: object) -> int | None:
+    if not isinstance(document, dict):
+        return None
+    return parse_time(document.get("time", document.get("timestamp")))
+
+
+def _base64(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidPayload("data_base64 is not a string", hint="send the bytes in base64 (RFC 4648 §4)")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidPayload("data_base64 is not base64", hint="use the alphabet of RFC 4648 §4") from error

@@ -1,0 +1,268 @@
+"""The one way in: every door hands its publications here.
+
+A publication is checked, routed by the topic map, made an event, and either appended to
+the log (its future resolves once it is durable) or, where it is ephemeral, handed to the
+hub at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time as _time
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from gapless.envelope import Envelope, content_id
+from gapless.errors import InvalidPayload, InvalidRequest, InvalidTopic, PayloadTooLarge
+from gapless.event import Event, EventIds, MqttMessage, Origin
+from gapless.eventlog import Appended, EventLog, StateWrite
+from gapless.hub import Hub
+from gapless.topicmap import Route, TopicMap
+
+R = TypeVar("R")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on what comes in.
+
+    Attributes:
+        payload_bytes: largest data (and MQTT payload) of one event, in bytes.
+        topic_bytes: longest topic in UTF-8 bytes.
+        topic_levels: most levels of a topic.
+        batch_events: most events of one REST request.
+    """
+
+    payload_bytes: int = 256 * 1024
+    topic_bytes: int = 1024
+    topic_levels: int = 32
+    batch_events: int = 10_000
+
+
+class Publication(msgspec.Struct, kw_only=True):
+    """What a door hands in; None where the publisher was silent.
+
+    Attributes:
+        envelope: data and what the payload says of itself.
+        origin: the door, and who came through it.
+        topic: the topic; where None, the envelope's topic, or the map's for its type.
+        qos: 0 to 2; None takes the map's.
+        retain: whether to keep it as the topic's last value; None takes the map's.
+        user_id: the authenticated user; None takes the envelope's claim.
+        expires: milliseconds since the Unix epoch.
+        mqtt: what an MQTT client published, for MQTT subscribers.
+    """
+
+    envelope: Envelope
+    origin: Origin
+    topic: str | None = None
+    qos: int | None = None
+    retain: bool | None = None
+    user_id: str | None = None
+    expires: int | None = None
+    mqtt: MqttMessage | None = None
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The answer to a publisher: `position` is None for an ephemeral event."""
+
+    id: str
+    topic: str
+    type: str
+    position: str | None
+    duplicate: bool = False
+
+
+class Ingress:
+    """Checks, routes, stores.
+
+    Args:
+        log: the event log, open.
+        hub: where ephemeral events go. (Durable ones reach it from the log's listener.)
+        clock: seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        hub: Hub,
+        topic_map: TopicMap,
+        *,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = _time.time,
+    ) -> None:
+        self.log = log
+        self.hub = hub
+        self.topic_map = topic_map
+        self.limits = limits or Limits()
+        self.clock = clock
+        self.new_id = EventIds(clock)
+        self.accepted_durable = 0
+        self.accepted_ephemeral = 0
+        self.duplicates = 0
+
+    def submit(self, publication: Publication, *, state: Sequence[StateWrite] = ()) -> Future[Accepted]:
+        """Take one publication in. Calls take effect in the order in which they are made.
+
+        Args:
+            state: state values to store in the same transaction as the event (also where
+                the event is ephemeral or a duplicate).
+
+        Returns:
+            A future that resolves once the event is durable (an ephemeral one: handed out).
+            It may be dropped; the event is stored all the same.
+
+        Raises:
+            InvalidRequest: at once, with nothing accepted.
+            LogUnavailable: from the future, with nothing accepted.
+        """
+        event, ephemeral = self.make_event(publication)
+        answer: Future[Accepted] = asyncio.get_running_loop().create_future()
+        if ephemeral:
+            self._hand_out(event)
+            accepted = Accepted(event.id, event.topic, event.type, None)
+            if not state:
+                answer.set_result(accepted)
+                return answer
+            stored = self.log.write_state(state, durable=True)
+            stored.add_done_callback(lambda done: _pass_on(done, answer, lambda _: accepted))
+            return answer
+        appended = self.log.append((event,), state=state)
+        appended.add_done_callback(lambda done: _pass_on(done, answer, lambda results: self._answer(results[0])))
+        return answer
+
+    async def submit_many(self, publications: Sequence[Publication]) -> list[Accepted]:
+        """Take several in, in order, the durable ones in one transaction: all or none.
+
+        Raises:
+            InvalidRequest: one of them is bad (its `index` is in the details); nothing was accepted.
+            LogUnavailable: nothing was accepted.
+        """
+        made: list[tuple[Event, bool]] = []
+        for index, publication in enumerate(publications):
+            try:
+                made.append(self.make_event(publication))
+            except InvalidRequest as error:
+                error.details["index"] = index
+                raise
+        durable = [event for event, ephemeral in made if not ephemeral]
+        appended = iter(await self.log.append(durable) if durable else ())
+        answers: list[Accepted] = []
+        for event, ephemeral in made:
+            if ephemeral:
+                self._hand_out(event)
+                answers.append(Accepted(event.id, event.topic, event.type, None))
+            else:
+                answers.append(self._answer(next(appended)))
+        return answers
+
+    def make_event(self, publication: Publication) -> tuple[Event, bool]:
+        """The event of a publication, and whether it is ephemeral.
+
+        Raises:
+            InvalidRequest: a payload over the limit, a bad or unknown topic, a type that does
+                not fit the topic.
+        """
+        envelope = publication.envelope
+        self._check_size(publication)
+        topic = self._topic(publication)
+        route = self.topic_map.admit(topic)
+        row = route.row
+        mqtt_door = publication.mqtt is not None
+        qos = publication.qos if publication.qos is not None else (row.qos if row else 1)
+        retain = publication.retain if publication.retain is not None else bool(row and row.retain)
+        ephemeral = self.topic_map.is_ephemeral(
+            route, qos=qos, data=envelope.decoded, raw=envelope.data, binary=envelope.binary
+        )
+        event = Event(
+            id=envelope.id or self._id_for(publication, topic),
+            type=self._type(route, envelope, strict=not mqtt_door),
+            topic=topic,
+            rooms=self.topic_map.rooms_of(route, topic, envelope.decoded),
+            data=envelope.data,
+            binary=envelope.binary,
+            time=envelope.time if envelope.time is not None else int(self.clock() * 1000),
+            origin=publication.origin,
+            user_id=publication.user_id or envelope.user_id,
+            captures=route.captures,
+            qos=qos,
+            retain=retain,
+            expires=publication.expires,
+            mqtt=publication.mqtt,
+        )
+        return event, ephemeral
+
+    def _check_size(self, publication: Publication) -> None:
+        size = len(publication.envelope.data)
+        if publication.mqtt is not None and publication.mqtt.payload is not None:
+            size = max(size, len(publication.mqtt.payload))
+        limit = self.limits.payload_bytes
+        if size > limit:
+            raise PayloadTooLarge(
+                f"the payload has {size} bytes, over the limit of {limit}",
+                hint="send a reference to it instead, or raise limits.payload_bytes",
+                size=size,
+                limit=limit,
+            )
+
+    def _topic(self, publication: Publication) -> str:
+        envelope = publication.envelope
+        topic = publication.topic if publication.topic is not None else envelope.topic
+        if topic is None:
+            if envelope.type is None:
+                raise InvalidRequest("the event names neither a topic nor a type", hint='add "topic" or "type"')
+            values = envelope.decoded if isinstance(envelope.decoded, dict) else {}
+            topic = self.topic_map.topic_for(envelope.type, values)
+        size = len(topic.encode("utf-8", "surrogatepass"))
+        if size > self.limits.topic_bytes:
+            raise InvalidTopic(f"the topic has {size} bytes", hint="shorten it", limit=self.limits.topic_bytes)
+        levels = topic.count("/") + 1
+        if levels > self.limits.topic_levels:
+            raise InvalidTopic(f"the topic has {levels} levels", hint="flatten it", limit=self.limits.topic_levels)
+        return topic
+
+    @staticmethod
+    def _type(route: Route, envelope: Envelope, *, strict: bool) -> str:
+        if route.row is None:
+            return envelope.type or "message"
+        if strict and envelope.type is not None and envelope.type != route.row.type:
+            raise InvalidPayload(
+                f"the type {envelope.type!r} does not fit the topic, whose events are {route.row.type!r}",
+                hint="leave one of the two out",
+            )
+        return route.row.type
+
+    def _id_for(self, publication: Publication, topic: str) -> str:
+        envelope = publication.envelope
+        mqtt = publication.mqtt
+        if mqtt is not None and envelope.time is not None:
+            return content_id(topic, envelope.data if mqtt.payload is None else mqtt.payload)
+        return self.new_id()
+
+    def _hand_out(self, event: Event) -> None:
+        self.accepted_ephemeral += 1
+        if event.retain:
+            self.log.write_retained(event.topic, event)
+        self.hub.deliver_ephemeral(event)
+
+    def _answer(self, appended: Appended) -> Accepted:
+        record, duplicate = appended
+        if duplicate:
+            self.duplicates += 1
+        else:
+            self.accepted_durable += 1
+        event = record.event
+        return Accepted(event.id, event.topic, event.type, record.position, duplicate)
+
+
+def _pass_on(done: Future[R], answer: Future[Accepted], convert: Callable[[R], Accepted]) -> None:
+    if answer.cancelled():
+        return
+    if done.cancelled():
+        answer.cancel()
+    elif (error := done.exception()) is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(convert(done.result()))

@@ -1,0 +1,8 @@
+"""The declared table between MQTT topics, event types and rooms."""
+
+from gapless.topicmap.crm import crm_map
+from gapless.topicmap.load import load_map
+from gapless.topicmap.map import Route, TopicMap
+from gapless.topicmap.row import Alias, EphemeralIf, Row
+
+__all__ = ["Alias", "EphemeralIf", "Route", "Row", "TopicMap", "crm_map", "load_map"]

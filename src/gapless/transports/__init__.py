@@ -1,0 +1,1 @@
+"""The doors through which events leave (and, for clients, come in)."""
