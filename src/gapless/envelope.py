@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -64,7 +64,7 @@ def read_envelope(document: dict[str, Any]) -> Envelope:
     else:
         envelope.decoded = document.get("data")
         check_depth(envelope.decoded)
-        envelope.data = _encode(envelope.decoded)
+        envelope.data = _encode_json(envelope.decoded)
     return envelope
 
 
@@ -90,12 +90,11 @@ def read_payload(payload: bytes, *, json_expected: bool = False) -> Envelope:
         if json_expected:
             raise InvalidPayload(f"the payload is not JSON: {error}", hint="send JSON in UTF-8") from error
         return Envelope(data=payload, binary=True, foreign=True)
-    if isinstance(document, dict) and ("data" in document or "data_base64" in document):
-        if isinstance(document.get("type"), str) or isinstance(document.get("id"), str):
-            try:
-                return read_envelope(document)
-            except InvalidPayload:
-                pass  # not an envelope after all: foreign JSON, delivered whole
+    if _looks_like_envelope(document):
+        try:
+            return read_envelope(document)
+        except InvalidPayload:
+            pass  # not an envelope after all: foreign JSON, delivered whole
     data = payload.strip()
     if b"\n" in data or b"\r" in data:  # one line, as server-sent events need it
         data = msgspec.json.format(data, indent=-1)
@@ -123,9 +122,7 @@ def _envelope(record: Record) -> bytes:
     head: dict[str, Any] = {"id": event.id, "type": event.type, "topic": event.topic}
     tail: dict[str, Any] = {"time": format_time(event.time), "userId": event.user_id}
     tail["position"] = record.position
-    for name, value in event.captures.items():
-        if name != "userId" or event.user_id is None:
-            tail[name] = value
+    tail |= {name: value for name, value in event.captures.items() if name != "userId" or event.user_id is None}
     if event.binary:
         key, data = b',"data_base64":', b'"' + base64.b64encode(event.data) + b'"'
     else:
@@ -167,11 +164,12 @@ def check_depth(document: object, limit: int = MAX_DEPTH) -> None:
     raise InvalidPayload(f"the data is nested more than {limit} levels deep", hint="flatten it", limit=limit)
 
 
-def _encode(data: object) -> bytes:
-    try:
-        return _encode_json(data)
-    except OverflowError as error:
-        raise InvalidPayload("the data holds an integer over 64 bits", hint="send it as a string") from error
+def _looks_like_envelope(document: object) -> TypeGuard[dict[str, Any]]:
+    return (
+        isinstance(document, dict)
+        and ("data" in document or "data_base64" in document)
+        and (isinstance(document.get("type"), str) or isinstance(document.get("id"), str))
+    )
 
 
 def _text(document: dict[str, Any], name: str, limit: int) -> str | None:

@@ -8,6 +8,7 @@ hub at once.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time as _time
 from asyncio import Future
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from gapless.event import Event, EventIds, MqttMessage, Origin
 from gapless.eventlog import Appended, EventLog, StateWrite
 from gapless.hub import Hub
 from gapless.topicmap import Route, TopicMap
+
+logger = logging.getLogger("gapless.ingress")
 
 R = TypeVar("R")
 
@@ -53,6 +56,7 @@ class Publication(msgspec.Struct, kw_only=True):
         user_id: the authenticated user; None takes the envelope's claim.
         expires: milliseconds since the Unix epoch.
         mqtt: what an MQTT client published, for MQTT subscribers.
+        allow: asked with the topic before anything is accepted; raises `Forbidden` to refuse.
     """
 
     envelope: Envelope
@@ -63,6 +67,7 @@ class Publication(msgspec.Struct, kw_only=True):
     user_id: str | None = None
     expires: int | None = None
     mqtt: MqttMessage | None = None
+    allow: Callable[[str], None] | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -169,6 +174,8 @@ class Ingress:
         self._check_size(publication)
         topic = self._topic(publication)
         route = self.topic_map.admit(topic)
+        if publication.allow is not None:
+            publication.allow(topic)
         row = route.row
         mqtt_door = publication.mqtt is not None
         qos = publication.qos if publication.qos is not None else (row.qos if row else 1)
@@ -244,7 +251,7 @@ class Ingress:
     def _hand_out(self, event: Event) -> None:
         self.accepted_ephemeral += 1
         if event.retain:
-            self.log.write_retained(event.topic, event)
+            self.log.write_retained(event.topic, event).add_done_callback(_note_failure)
         self.hub.deliver_ephemeral(event)
 
     def _answer(self, appended: Appended) -> Accepted:
@@ -255,6 +262,11 @@ class Ingress:
             self.accepted_durable += 1
         event = record.event
         return Accepted(event.id, event.topic, event.type, record.position, duplicate)
+
+
+def _note_failure(done: Future[None]) -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        logger.error("a retained message could not be stored: %s", error)
 
 
 def _pass_on(done: Future[R], answer: Future[Accepted], convert: Callable[[R], Accepted]) -> None:

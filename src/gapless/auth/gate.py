@@ -68,7 +68,7 @@ class DevelopmentGate:
         ):
             raise Unauthorized(
                 "the token is missing or wrong",
-                hint="send the gateway's --token: 'Authorization: Bearer …', Socket.IO auth.token, or the MQTT password",
+                hint="send the gateway's --token as Bearer header, Socket.IO auth.token or MQTT password",
             )
         return Identity(user_id=credentials.username)
 

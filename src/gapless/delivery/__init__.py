@@ -2,5 +2,6 @@
 
 from gapless.delivery.cursor import Cursor
 from gapless.delivery.recent import RecentEvents
+from gapless.delivery.rooms import RoomSubscriptions, Window
 
-__all__ = ["Cursor", "RecentEvents"]
+__all__ = ["Cursor", "RecentEvents", "RoomSubscriptions", "Window"]

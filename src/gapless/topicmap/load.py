@@ -14,7 +14,6 @@ from gapless.topicmap.map import TopicMap
 from gapless.topicmap.row import Alias, Row
 
 
-
 def load_map(path: Path) -> TopicMap:
     """Read a map file: `[[topic]]` rows, `[[alias]]` rows, and `unmapped = true|false`.
 

@@ -6,9 +6,19 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from gapless.errors import ConfigError, InvalidRequest, InvalidTopic, UnknownRoom, UnknownTopic
+from gapless.errors import ConfigError, InvalidRequest, UnknownRoom, UnknownTopic
 from gapless.mqtt.filters import validate_topic
-from gapless.topicmap.row import CAPTURE, Alias, EphemeralIf, Row, as_text, check_row, fill, levels_overlap, templates_of
+from gapless.topicmap.row import (
+    CAPTURE,
+    Alias,
+    EphemeralIf,
+    Row,
+    as_text,
+    check_row,
+    fill,
+    levels_overlap,
+    templates_of,
+)
 
 TOPIC_ROOM = "topic:"
 """A topic outside the map is heard in the room `topic:<topic>`."""
@@ -102,9 +112,7 @@ class TopicMap:
         """
         route = self._cache.get(topic)
         if route is None:
-            problem = validate_topic(topic)
-            if problem is not None:
-                raise InvalidTopic(f"{topic[:120]!r} is not a topic: {problem}", hint="name one topic, without + and #")
+            validate_topic(topic)
             route = self.route(topic)
         if route.row is None and not self.unmapped:
             raise UnknownTopic(
@@ -126,7 +134,7 @@ class TopicMap:
         rows = [row for row in self.rows if row.type == event_type]
         if not rows:
             known = ", ".join(sorted({row.type for row in self.rows})[:12])
-            raise UnknownTopic(f"no row of the topic map has the event type {event_type[:120]!r}", hint=f"known: {known}")
+            raise UnknownTopic(f"no event type {event_type[:120]!r} in the topic map", hint=f"known: {known}")
         rows.sort(key=lambda row: len(row.captures), reverse=True)
         for row in rows:
             captures = {name: text for name in row.captures if (text := _as_level(values.get(name))) is not None}
@@ -161,13 +169,15 @@ class TopicMap:
 
         Raises:
             UnknownRoom: it fits no room template; the hint names them.
+        InvalidTopic: it is `topic:…` with something that is not a topic.
         """
         if len(room.encode("utf-8", "surrogatepass")) <= _ROOM_BYTES:
             if any(regex.fullmatch(room) for regex, _ in self._rooms):
                 return
             if self.unmapped and room.startswith(TOPIC_ROOM):
                 topic = room[len(TOPIC_ROOM) :]
-                if validate_topic(topic) is None and self.route(topic).row is None:
+                validate_topic(topic)
+                if self.route(topic).row is None:
                     return
         known = ", ".join(template for _, template in self._rooms)
         raise UnknownRoom(f"no room {room[:120]!r}", hint=f"rooms look like: {known}")
@@ -186,9 +196,12 @@ class TopicMap:
                 match = _room_regex(template)[0].fullmatch(room)
                 if match is None or "{data." in template:
                     continue
-                captures = match.groupdict()
-                filters.append(CAPTURE.sub(lambda name: captures.get(name.group(1), "+"), row.pattern))
+                filters.append(_filter(row.pattern, match.groupdict()))
         return list(dict.fromkeys(filters))
+
+
+def _filter(pattern: str, captures: Mapping[str, str]) -> str:
+    return CAPTURE.sub(lambda name: captures.get(name.group(1), "+"), pattern)
 
 
 def _where(index: int, row: Row) -> str:
@@ -196,20 +209,17 @@ def _where(index: int, row: Row) -> str:
 
 
 def _topic_regex(pattern: str) -> re.Pattern[str]:
-    parts = []
-    for level in pattern.split("/"):
-        if level == "#":
-            parts.append(None)
-        elif level == "+":
-            parts.append("[^/]*")
-        elif level.startswith("{"):
-            parts.append(f"(?P<{level[1:-1]}>[^/]+)")
-        else:
-            parts.append(re.escape(level))
-    if parts[-1] is None:
-        body = "/".join(part for part in parts[:-1] if part is not None)
-        return re.compile(f"{body}(?:/.*)?" if body else ".*", re.DOTALL)
-    return re.compile("/".join(part for part in parts if part is not None), re.DOTALL)
+    *levels, last = pattern.split("/")
+    body = "/".join(map(_level_regex, levels))
+    if last != "#":
+        return re.compile(f"{body}/{_level_regex(last)}" if levels else _level_regex(last), re.DOTALL)
+    return re.compile(f"{body}(?:/.*)?" if levels else ".*", re.DOTALL)
+
+
+def _level_regex(level: str) -> str:
+    if level == "+":
+        return "[^/]*"
+    return f"(?P<{level[1:-1]}>[^/]+)" if level.startswith("{") else re.escape(level)
 
 
 def _room_regex(template: str) -> tuple[re.Pattern[str], str]:

@@ -1,0 +1,129 @@
+"""All settings of a gateway: defaults here, then a file, then the environment, then flags."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gapless.errors import ConfigError
+from gapless.eventlog import Retention
+from gapless.ingress import Limits
+from gapless.link import LinkOptions
+from gapless.transports.http import HttpOptions
+from gapless.transports.mqtt import EdgeOptions
+from gapless.transports.socketio import SocketIoOptions
+
+ENVIRONMENT_PREFIX = "GAPLESS_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One gateway.
+
+    Attributes:
+        host: address to listen on, for all doors.
+        port: the HTTP port: Socket.IO, SSE, polling, REST, MQTT over WebSocket, pages. 0 takes a free one.
+        mqtt_port: the MQTT port; 0 takes a free one, None opens none.
+        data: folder of the log; made if absent. None keeps the log in memory (for trials only).
+        topic_map: path of a TOML topic map; None takes the map of the reference domain.
+        token: the development token that every client must show; None lets everybody in.
+        recent_events, recent_bytes: how much of the log's end is kept in memory for returning clients.
+        link: the external broker; None for none.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    mqtt_port: int | None = 1883
+    data: Path | None = Path("gapless-data")
+    topic_map: Path | None = None
+    token: str | None = None
+    recent_events: int = 100_000
+    recent_bytes: int = 64 << 20
+    limits: Limits = Limits()
+    retention: Retention = Retention()
+    edge: EdgeOptions = EdgeOptions()
+    http: HttpOptions = HttpOptions()
+    socketio: SocketIoOptions = SocketIoOptions()
+    link: LinkOptions | None = None
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the gateway."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __repr__(self) -> str:
+        token = "None" if self.token is None else "'***'"
+        ports = f"port={self.port}, mqtt_port={self.mqtt_port}"
+        return f"Settings(host={self.host!r}, {ports}, data={self.data}, token={token})"
+
+
+def load_settings(
+    file: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings from a TOML file, the environment and flags; the later wins.
+
+    Environment variables are `GAPLESS_PORT`, `GAPLESS_DATA`, `GAPLESS_LINK__URL`, …: upper case,
+    two underscores between a table and its key. Flags are keyed like the file; None is no flag.
+
+    Raises:
+        ConfigError: naming the key, what is wrong and the fix.
+    """
+    document: dict[str, Any] = _from_file(file) if file is not None else {}
+    _merge(document, _from_environment(os.environ if environment is None else environment))
+    _merge(document, dict(flags or {}))
+    try:
+        settings = msgspec.convert(document, Settings, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"wrong setting: {error}", hint="see docs/configuration.md for all settings") from error
+    for name, port in (("port", settings.port), ("mqtt_port", settings.mqtt_port)):
+        if port is not None and not 0 <= port <= 65535:
+            raise ConfigError(f"{name} is {port}", hint="use 0 (any free port) to 65535")
+    return settings
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check the path given to --config") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}", hint="see docs/configuration.md for an example") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in environment.items():
+        if name.startswith(ENVIRONMENT_PREFIX):
+            table = found
+            *tables, key = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
+            for part in tables:
+                table = table.setdefault(part, {})
+            table[key] = value
+    return found
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict):
+            _merge(into.setdefault(key, {}), value)
+        elif value is not None:
+            into[key] = value
+
+
+def _decode(expected: type, value: Any) -> Any:
+    if expected is Path:
+        return Path(value)
+    raise NotImplementedError(expected)

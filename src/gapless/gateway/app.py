@@ -1,0 +1,299 @@
+"""The composition root: the only module that knows every part.
+
+doors ─► Ingress ─► EventLog ─► Hub ─► transports
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time as _time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from gapless import __version__
+from gapless.auth import DevelopmentGate, Gate
+from gapless.config import Settings
+from gapless.envelope import read_envelope
+from gapless.errors import ConfigError
+from gapless.event import Origin
+from gapless.eventlog import EventLog, MemoryLog, SqliteLog
+from gapless.hub import Hub
+from gapless.ingress import Accepted, Ingress, Publication
+from gapless.link import BrokerLink
+from gapless.topicmap import TopicMap, crm_map, load_map
+from gapless.transports.http import HttpDoors
+from gapless.transports.mqtt import MqttEdge
+from gapless.transports.raw_websocket import LendingWebSocket
+from gapless.transports.socketio import SocketIoDoor
+
+logger = logging.getLogger("gapless.gateway")
+
+TRIM_INTERVAL = 60.0
+"""Seconds between two applications of the log's retention."""
+
+_PYTHON = Origin("python")
+
+
+class Gateway:
+    """One gateway: `async with Gateway(settings)`, or `start` and `stop`, or `run`.
+
+    Args:
+        settings: see `Settings`.
+        topic_map: the map; None loads `settings.topic_map`, or takes the reference domain's.
+        gate: who may do what; None is the development gate with `settings.token`.
+        log: the event log; None opens SQLite in `settings.data`, or keeps it in memory.
+
+    Raises:
+        ConfigError: the topic map or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        topic_map: TopicMap | None = None,
+        gate: Gate | None = None,
+        log: EventLog | None = None,
+    ) -> None:
+        self.settings = settings = settings or Settings()
+        self.topic_map = topic_map or (load_map(settings.topic_map) if settings.topic_map else crm_map())
+        self.log: EventLog = log or _make_log(settings)
+        self.hub = Hub(self.log, recent_events=settings.recent_events, recent_bytes=settings.recent_bytes)
+        self.ingress = Ingress(self.log, self.hub, self.topic_map, limits=settings.limits)
+        gate = gate or DevelopmentGate(settings.token)
+        common: dict[str, Any] = {"ingress": self.ingress, "hub": self.hub, "log": self.log, "gate": gate}
+        self.socketio = SocketIoDoor(**common, options=settings.socketio)
+        self.mqtt = MqttEdge(**common, options=settings.edge)
+        self.link = _make_link(self) if settings.link is not None else None
+        self.http = HttpDoors(**common, topic_map=self.topic_map, options=settings.http, status=self.status)
+        self.app = self._make_app()
+        self._server: _Server | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._mqtt_port: int | None = None
+        self._http_port = 0
+
+    def _make_app(self) -> FastAPI:
+        app = FastAPI(title="Gapless", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+        self.http.mount(app)
+        app.mount(self.settings.socketio.path, self.socketio.app)
+        app.mount("/mqtt", self.mqtt.websocket_app)
+        return app
+
+    # --- life
+
+    async def start(self) -> None:
+        """Open the log, then the doors.
+
+        Raises:
+            LogCorrupt, LogUnavailable: the log cannot be opened; see the message.
+            ConfigError: a port is in use.
+        """
+        if self.settings.data is not None:
+            self.settings.data.mkdir(parents=True, exist_ok=True)
+        await self.log.open(self.hub.deliver)
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(self.log.close)
+            await self.hub.start()
+            for part in (self.socketio, self.mqtt, self.http):
+                await part.start()
+                undo.push_async_callback(part.stop)
+            listener = _bind(self.settings.host, self.settings.port, "port")
+            self._http_port = listener.getsockname()[1]
+            if self.settings.mqtt_port is not None:
+                server = await self.mqtt.listen(self.settings.host, self.settings.mqtt_port)
+                self._mqtt_port = server.port
+            await self._serve_http(listener)
+            undo.push_async_callback(self._stop_http)
+            if self.link is not None:
+                await self.link.start()
+                undo.push_async_callback(self.link.stop)
+            trimming = asyncio.create_task(self._trim_regularly(), name="trim")
+            undo.push_async_callback(_cancel, trimming)
+            self._undo = undo.pop_all()
+
+    async def stop(self) -> None:
+        """Close the doors, end every connection, commit what was accepted, close the log."""
+        await self._undo.aclose()
+
+    async def __aenter__(self) -> Gateway:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def run(self) -> None:
+        """Start, serve until SIGINT, SIGTERM or cancellation, stop."""
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopping.set)
+        try:
+            async with self:
+                await stopping.wait()
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    async def _serve_http(self, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            self.app,
+            ws=LendingWebSocket,
+            ws_per_message_deflate=False,  # a context per connection costs more than it saves on small events
+            ws_max_size=max(self.settings.socketio.max_message_bytes, 1 << 20),
+            ws_ping_interval=None,  # Engine.IO and MQTT have pings of their own
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            server_header=False,
+        )
+        self._server = server = _Server(config)
+        self._running = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+        await server.listening.wait()
+
+    async def _stop_http(self) -> None:
+        assert self._server is not None
+        assert self._running is not None
+        self._server.should_exit = True
+        await self._running
+
+    async def _trim_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_INTERVAL)
+            try:
+                removed = await self.log.trim(now=_time.time())
+            except Exception:
+                logger.exception("the log's retention could not be applied; trying again")
+            else:
+                if removed:
+                    logger.info("retention removed %d events", removed)
+
+    # --- what people and other programs ask
+
+    @property
+    def epoch(self) -> str:
+        """The log's epoch."""
+        return self.log.epoch
+
+    @property
+    def http_url(self) -> str:
+        """Where the HTTP port is, such as `http://127.0.0.1:8080`."""
+        return f"http://{self._host}:{self._http_port}"
+
+    @property
+    def mqtt_url(self) -> str | None:
+        """Where the MQTT port is, such as `mqtt://127.0.0.1:1883`; None without one."""
+        return None if self._mqtt_port is None else f"mqtt://{self._host}:{self._mqtt_port}"
+
+    @property
+    def _host(self) -> str:
+        host = self.settings.host
+        return f"[{host}]" if ":" in host else host
+
+    async def publish(
+        self,
+        *,
+        type: str | None = None,  # noqa: A002 the word of the wire format
+        topic: str | None = None,
+        data: object = None,
+        id: str | None = None,  # noqa: A002 the word of the wire format
+        user_id: str | None = None,
+    ) -> Accepted:
+        """Publish from Python. Returns once the event is durable (an ephemeral one: handed out).
+
+        Args:
+            type: event type; the topic then comes from the map and the data's captures.
+            topic: MQTT topic, in place of or besides the type.
+            data: anything JSON can say, or bytes.
+            id: makes the call idempotent: the same id again is the same event.
+
+        Raises:
+            InvalidRequest: nothing was accepted; see the code.
+            LogUnavailable: nothing was accepted; try again.
+        """
+        document = {"type": type, "topic": topic, "id": id, "userId": user_id, "data": data}
+        if isinstance(data, bytes):
+            envelope = read_envelope({key: value for key, value in document.items() if key != "data"})
+            envelope.data, envelope.binary = data, True
+        else:
+            envelope = read_envelope(document)
+        return await self.ingress.submit(Publication(envelope=envelope, origin=_PYTHON))
+
+    def status(self) -> dict[str, str]:
+        """State of each part: `ok`, or what is wrong with it."""
+        status = {"log": self.log.problem or "ok"}
+        if self.link is not None:
+            status["link"] = self.link.problem or "ok"
+        return status
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without signal handlers of its own, saying when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the gateway's."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets)
+        self.listening.set()
+
+
+def _bind(host: str, port: int, setting: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(4096)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}",
+            hint=f"choose another {setting} (--{setting} 0 takes a free one), or stop what uses it",
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _make_log(settings: Settings) -> EventLog:
+    if settings.data is None:
+        return MemoryLog(retention=settings.retention)
+    return SqliteLog(settings.data / "events.db", retention=settings.retention)
+
+
+def _make_link(gateway: Gateway) -> BrokerLink:
+    assert gateway.settings.link is not None
+    return BrokerLink(
+        options=gateway.settings.link,
+        ingress=gateway.ingress,
+        hub=gateway.hub,
+        log=gateway.log,
+        topic_map=gateway.topic_map,
+    )
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,185 @@
+"""One Socket.IO client of the gateway, and how events reach it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from gapless.auth import Identity
+from gapless.delivery import Cursor, RoomSubscriptions
+from gapless.envelope import data_with_captures
+from gapless.event import Record, format_time
+from gapless.eventlog import Page
+from gapless.hub import Hub
+from gapless.transports.socketio.outgoing import EncodedMessage, OutgoingQueue
+
+logger = logging.getLogger("gapless.socketio")
+
+PAGE = 200
+"""Events fed to one client before others get their turn of the loop."""
+
+INCOMPLETE = "gapless:incomplete"
+"""Event by which a client is told that the log no longer has what it missed."""
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+def encode_record(record: Record) -> EncodedMessage:
+    """`42["lead:updated",data,meta,"position"]`, once for all clients.
+
+    An ephemeral event has no third argument: a string there would become the offset that
+    the stock client keeps.
+    """
+    form: EncodedMessage | None = record.forms.get("socketio")
+    if form is None:
+        form = record.forms["socketio"] = _encode_record(record)
+    return form
+
+
+def _encode_record(record: Record) -> EncodedMessage:
+    event = record.event
+    meta = {"id": event.id, "topic": event.topic, "time": format_time(event.time), "userId": event.user_id}
+    name = _encode_json(event.type)
+    tail = _encode_json(meta)
+    if record.position is not None:
+        tail += b"," + _encode_json(record.position)
+    if event.binary:
+        text = b"".join((b"51-[", name, b',{"_placeholder":true,"num":0},', tail, b"]"))
+        return EncodedMessage([text.decode(), event.data])
+    text = b"".join((b"2[", name, b",", data_with_captures(event), b",", tail, b"]"))
+    return EncodedMessage([text.decode()])
+
+
+def encode_event(name: str, *arguments: object) -> EncodedMessage:
+    """Any event of the gateway's own."""
+    return EncodedMessage(["2" + _encode_json([name, *arguments]).decode()])
+
+
+class Client:
+    """A connected client: its rooms, its place in the log, its connection.
+
+    Attributes:
+        started: whether CONNECT was sent; nothing may go out before it.
+        lost: whether it came back to find that the log no longer covers what it missed.
+    """
+
+    __slots__ = (
+        "_generation",
+        "_reading",
+        "cursor",
+        "eio_sid",
+        "hub",
+        "identity",
+        "lost",
+        "pid",
+        "queue",
+        "sid",
+        "start",
+        "started",
+        "subscriptions",
+    )
+
+    def __init__(
+        self, *, sid: str, eio_sid: str, pid: str, identity: Identity, queue: OutgoingQueue, hub: Hub, cursor: Cursor
+    ) -> None:
+        self.sid = sid
+        self.eio_sid = eio_sid
+        self.pid = pid
+        self.identity = identity
+        self.queue = queue
+        self.hub = hub
+        self.cursor = cursor
+        self.start = cursor.position
+        self.subscriptions = RoomSubscriptions()
+        self.started = False
+        self.lost = False
+        self._generation = 0
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def position(self) -> int:
+        """Offset up to which everything was written to the connection."""
+        return self.hub.head if self.cursor.live else self.cursor.position
+
+    def deliver(self, record: Record) -> None:
+        """A live event of one of the rooms; left to the feed where the client is behind."""
+        cursor = self.cursor
+        if cursor.live and record.offset > cursor.position:
+            self.queue.send(encode_record(record))
+
+    def deliver_ephemeral(self, record: Record) -> None:
+        """An event outside the log: dropped where the client is behind."""
+        if self.cursor.live and not self.queue.stalled:
+            self.queue.send(encode_record(record))
+
+    def connection_full(self) -> None:
+        """The connection takes no more: what follows is read from the log later."""
+        self.cursor.fall_behind(self.hub.head)
+
+    def connection_drained(self) -> None:
+        """The connection takes events again."""
+        self.feed()
+
+    def rewind(self, position: int) -> None:
+        """Read on from an earlier position."""
+        self._generation += 1
+        self.cursor.live = False
+        self.cursor.position = position
+
+    def feed(self) -> None:
+        """Send what is missing, a page at a time, until the client is live or its connection full."""
+        if not self.started or self._reading is not None or self.cursor.live:
+            return
+        if not self.subscriptions.since:
+            self.cursor.position = self.hub.head
+        while not self.queue.stalled:
+            if self.cursor.join(self.hub.head):
+                self.subscriptions.passed(self.cursor.position)
+                return
+            page = self.hub.page_now(self.subscriptions.selector, self.cursor.position, limit=PAGE)
+            if page is None:
+                self._reading = asyncio.create_task(self._read_log(), name=f"socketio-read-{self.sid}")
+                return
+            self._send_page(page)
+            if len(page.records) == PAGE:  # more to come: others first
+                asyncio.get_running_loop().call_soon(self.feed)
+                return
+
+    async def _read_log(self) -> None:
+        generation = self._generation
+        try:
+            page = await self.hub.page(self.subscriptions.selector, self.cursor.position, limit=PAGE)
+        except Exception:
+            logger.exception("cannot read the log for client %s; it is disconnected to come again", self.sid)
+            self.queue.abort()
+            return
+        finally:
+            self._reading = None
+        if generation == self._generation:  # else the client was taken back meanwhile
+            self._send_page(page)
+        self.feed()
+
+    def _send_page(self, page: Page) -> None:
+        if not page.complete:
+            first = page.records[0].offset - 1 if page.records else page.through
+            self.tell_incomplete(first)
+        wants = self.subscriptions.wants
+        for record in self.cursor.take(page):
+            if wants(record.event, record.offset):
+                self.queue.send(encode_record(record))
+        self.queue.flush()
+
+    def tell_incomplete(self, offset: int) -> None:
+        """Say that events up to `offset` that the client may have missed are gone."""
+        position = self.hub.position(offset)
+        self.queue.send(encode_event(INCOMPLETE, {"position": position, "complete": False}, position))
+
+    def close(self) -> None:
+        """Stop feeding."""
+        self.started = False
+        self.cursor.fall_behind(self.hub.head)
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None

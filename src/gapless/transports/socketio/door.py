@@ -1,0 +1,457 @@
+"""The Socket.IO door: clients subscribe to rooms, publish, and receive events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time as _time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import socketio
+
+from gapless.auth import Credentials, Gate, Identity
+from gapless.delivery import Cursor
+from gapless.envelope import Envelope, read_envelope
+from gapless.errors import Forbidden, GaplessError, InvalidPosition, InvalidRequest, Overloaded, Unauthorized
+from gapless.event import Origin, Position, Record
+from gapless.eventlog import EVERYTHING, EventLog
+from gapless.hub import Hub
+from gapless.ingress import Ingress, Publication
+from gapless.topicmap import Alias
+from gapless.topicmap.row import as_text, fill
+from gapless.transports.socketio.client import Client, encode_event
+from gapless.transports.socketio.server import Server
+from gapless.transports.socketio.sessions import SessionStore, StoredSession, new_pid, subscriptions_of
+
+logger = logging.getLogger("gapless.socketio")
+
+
+class SocketIoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the Socket.IO door.
+
+    Attributes:
+        path: where it is on the HTTP port.
+        ping_interval, ping_timeout: seconds between server pings, and until a silent client is gone.
+        max_message_bytes: largest message from a client, in bytes.
+        max_rooms: most rooms one client may subscribe to.
+        recovery_seconds: how long a disconnected client's rooms are remembered; None: as long as the log.
+        polling_queue: events that may wait for one polling client before it is fed from the log.
+        admissions: clients connecting at a time; others wait.
+        cors_allowed_origins: origins of other sites that may connect; empty: the own origin only.
+    """
+
+    path: str = "/socket.io"
+    ping_interval: float = 25.0
+    ping_timeout: float = 20.0
+    max_message_bytes: int = 1_000_000
+    max_rooms: int = 1000
+    recovery_seconds: float = 7 * 86400.0
+    polling_queue: int = 256
+    admissions: int = 200
+    cors_allowed_origins: tuple[str, ...] = ()
+
+
+class SocketIoDoor:
+    """The Socket.IO transport.
+
+    Delivery: each event once and in order to a client, however many of its rooms match; what
+    it missed is read from the log. See `gapless.transports.socketio.server` for recovery.
+    """
+
+    def __init__(
+        self,
+        *,
+        ingress: Ingress,
+        hub: Hub,
+        log: EventLog,
+        gate: Gate,
+        options: SocketIoOptions | None = None,
+        clock: Callable[[], float] = _time.time,
+    ) -> None:
+        self.options = options or SocketIoOptions()
+        self._ingress = ingress
+        self._hub = hub
+        self._map = ingress.topic_map
+        self._gate = gate
+        self._clock = clock
+        self._sessions = SessionStore(log)
+        self._clients: dict[str, Client] = {}
+        self._by_room: dict[str, dict[str, Client]] = {}
+        self._recoveries: dict[str, _Recovery] = {}  # by Engine.IO session, while connecting
+        self._resuming: dict[str, str] = {}
+        self._lost: set[str] = set()  # Engine.IO sessions whose clients could not be recovered
+        self.recovered = 0
+        self.not_recovered = 0
+        self.refused = 0
+        self._aliases = {alias.event: alias for alias in self._map.aliases}
+        self.server = self._make_server()
+        self.app = socketio.ASGIApp(self.server, socketio_path=self.options.path)
+
+    def _make_server(self) -> Server:
+        options = self.options
+        server = Server(
+            admissions=options.admissions,
+            async_mode="asgi",
+            cors_allowed_origins=list(options.cors_allowed_origins) or None,
+            ping_interval=options.ping_interval,
+            ping_timeout=options.ping_timeout,
+            max_http_buffer_size=options.max_message_bytes,
+            queue_limit=options.polling_queue,
+            logger=logging.getLogger("gapless.socketio.protocol"),
+            engineio_logger=logging.getLogger("gapless.socketio.engine"),
+        )
+        server.lifecycle = self
+        server.on("connect", self._on_connect)
+        server.on("disconnect", self._on_disconnect)
+        server.on("subscribe", self._answering(self._on_subscribe))
+        server.on("unsubscribe", self._answering(self._on_unsubscribe))
+        server.on("publish", self._answering(self._on_publish))
+        server.on("*", self._on_unknown)
+        for event in self._aliases:
+            server.on(event, self._alias_handler(self._aliases[event]))
+        return server
+
+    async def start(self) -> None:
+        """Begin: forget sessions that are too old, then take part in the fan-out."""
+        before = int((self._clock() - self.options.recovery_seconds) * 1000)
+        forgotten = await self._sessions.purge(before=before)
+        if forgotten:
+            logger.info("forgot %d sessions that nobody came back for", forgotten)
+        self._hub.add(self)
+
+    async def stop(self) -> None:
+        """End every connection; clients come back elsewhere, or after the restart."""
+        self._hub.remove(self)
+        await self.server.eio.close_all()
+        await self.server.shutdown()
+
+    @property
+    def connections(self) -> int:
+        """Clients connected now."""
+        return len(self._clients)
+
+    @property
+    def behind(self) -> int:
+        """Connected clients that are being fed from the log now."""
+        return sum(not client.cursor.live for client in self._clients.values())
+
+    # --- fan-out
+
+    def deliver(self, record: Record) -> None:
+        """See `gapless.hub.Fanout`."""
+        rooms = record.event.rooms
+        by_room = self._by_room
+        if len(rooms) == 1:
+            clients = by_room.get(rooms[0])
+        else:
+            found = [members for room in rooms if (members := by_room.get(room))]
+            clients = found[0] if len(found) == 1 else {sid: c for members in found for sid, c in members.items()}
+        if not clients:
+            return
+        expires = record.event.expires
+        if expires is not None and expires <= self._clock() * 1000:
+            return
+        if record.offset:
+            for client in clients.values():
+                client.deliver(record)
+        else:
+            for client in clients.values():
+                client.deliver_ephemeral(record)
+
+    # --- the life of a connection (see server.Lifecycle)
+
+    async def returning(self, eio_sid: str, pid: str, offset: str | None) -> str | None:
+        """Find the session of a client that comes back; see `Lifecycle.returning`."""
+        cursor = self._cursor_from(offset)
+        session = await self._sessions.load(pid) if pid not in self._resuming else None
+        if session is not None and cursor is None:  # it never got an event: from its connect on
+            cursor = self._hub.cursor_at(Position(self._hub.epoch, session.start))
+        if session is None or cursor is None or not cursor.complete:
+            self.not_recovered += 1
+            self._lost.add(eio_sid)
+            return None
+        predecessor = self._clients.get(session.sid)
+        if predecessor is not None and predecessor.pid == pid:
+            await self.server.eio.drop(predecessor.eio_sid, self.server.reason.TRANSPORT_ERROR)
+        self._resuming[pid] = eio_sid
+        self._recoveries[eio_sid] = _Recovery(pid, session, cursor)
+        return session.sid
+
+    def settled(self, eio_sid: str) -> None:
+        """See `Lifecycle.settled`."""
+        self._lost.discard(eio_sid)
+        recovery = self._recoveries.pop(eio_sid, None)
+        if recovery is not None:
+            self._resuming.pop(recovery.pid, None)
+
+    def _cursor_from(self, offset: str | None) -> Cursor | None:
+        if offset is None:
+            return None
+        try:
+            return self._hub.cursor_at(Position.parse(offset))
+        except InvalidPosition:
+            unusable = Cursor(self._hub.head)
+            unusable.complete = False
+            return unusable
+
+    def connect_data(self, sid: str) -> dict[str, Any]:
+        """The `pid` under which the client may come back."""
+        client = self._clients.get(sid)
+        return {"pid": client.pid} if client is not None else {}
+
+    def connected(self, sid: str) -> None:
+        """CONNECT was sent: first what was missed, then live events."""
+        client = self._clients.get(sid)
+        if client is not None and not client.started:
+            client.started = True
+            if client.lost:
+                client.tell_incomplete(client.start)
+            client.feed()
+
+    async def _on_connect(self, sid: str, environ: Mapping[str, Any], auth: object) -> None:
+        try:
+            identity = await self._gate.authenticate(_credentials(auth, environ))
+        except Unauthorized as error:
+            self.refused += 1
+            raise socketio.exceptions.ConnectionRefusedError(error.message, error.to_wire()) from error
+        eio_sid: str = self.server.manager.eio_sid_from_sid(sid, "/")
+        recovery = self._recoveries.get(eio_sid)
+        if recovery is not None and recovery.session.user_id != identity.user_id:
+            logger.warning("client %s showed the pid of another user's session", sid)
+            self.not_recovered += 1
+            self._lost.add(eio_sid)
+            recovery = None
+        client = Client(
+            sid=sid,
+            eio_sid=eio_sid,
+            pid=new_pid() if recovery is None else recovery.pid,
+            identity=identity,
+            queue=self.server.eio.sockets[eio_sid].queue,
+            hub=self._hub,
+            cursor=Cursor(self._hub.head) if recovery is None else recovery.cursor,
+        )
+        client.lost = eio_sid in self._lost
+        if recovery is not None:
+            self.recovered += 1
+            await self._restore(client, recovery.session)
+        self._clients[sid] = client
+        client.queue.readers.append(client)
+        self._index(client, client.subscriptions.since)
+        await self._save(client)
+
+    async def _restore(self, client: Client, session: StoredSession) -> None:
+        client.start = session.start
+        client.subscriptions = subscriptions_of(session)
+        client.subscriptions.unsubscribe(
+            [room for room in session.since if not self._may_subscribe(client.identity, room)]
+        )
+        if not session.windows:
+            return
+        # The client was being taken back in the log. If the last event it has was delivered
+        # before that, the way back had not begun to reach it: go back again.
+        offset = client.cursor.position
+        page = await self._hub.page(EVERYTHING, offset - 1, limit=1) if offset else None
+        last = page.records[0] if page is not None and page.records else None
+        if last is None or any(window.covers(last.event, offset) for window in session.windows):
+            client.cursor.position = min([offset, *client.subscriptions.since.values()])
+
+    async def _on_disconnect(self, sid: str, reason: str) -> None:
+        client = self._clients.pop(sid, None)
+        if client is None:
+            return
+        client.close()
+        self._unindex(client, tuple(client.subscriptions.since))
+        if client in client.queue.readers:
+            client.queue.readers.remove(client)
+        if reason == self.server.reason.CLIENT_DISCONNECT:
+            await self._sessions.forget(client.pid)
+        else:
+            await self._save(client)
+
+    def _save(self, client: Client) -> Awaitable[None]:
+        subscriptions = client.subscriptions
+        session = StoredSession(
+            sid=client.sid,
+            user_id=client.identity.user_id,
+            epoch=self._hub.epoch,
+            start=client.start,
+            since=subscriptions.since,
+            windows=subscriptions.windows,
+            seen=int(self._clock() * 1000),
+        )
+        return self._sessions.save(client.pid, session)
+
+    def _index(self, client: Client, rooms: Iterable[str]) -> None:
+        for room in rooms:
+            self._by_room.setdefault(room, {})[client.sid] = client
+
+    def _unindex(self, client: Client, rooms: Iterable[str]) -> None:
+        for room in rooms:
+            members = self._by_room.get(room)
+            if members is not None and members.get(client.sid) is client:
+                del members[client.sid]
+                if not members:
+                    del self._by_room[room]
+
+    # --- what clients ask for
+
+    async def _subscribe(self, client: Client, rooms: list[str], after: object = None) -> dict[str, Any]:
+        subscriptions = client.subscriptions
+        for room in rooms:
+            self._map.check_room(room)
+            self._gate.check_subscribe_room(client.identity, room)
+        if len(subscriptions.since.keys() | set(rooms)) > self.options.max_rooms:
+            limit = self.options.max_rooms
+            raise Overloaded(f"more than {limit} rooms on one connection", hint="unsubscribe from some", limit=limit)
+        start, complete = self._start_of(after)
+        position = client.position
+        reached = subscriptions.subscribe(rooms, start=start, position=position)
+        if reached < position:
+            client.rewind(reached)
+        self._index(client, rooms)
+        await self._save(client)
+        if not client.cursor.live:
+            asyncio.get_running_loop().call_soon(client.feed)  # after the answer
+        return {"ok": True, "rooms": rooms, "position": self._hub.position(start), "complete": complete}
+
+    def _start_of(self, after: object) -> tuple[int, bool]:
+        if after is None:
+            return self._hub.head, True
+        if not isinstance(after, str):
+            raise InvalidPosition("after is not a string", hint="use a position exactly as the server gave it")
+        position = Position.parse(after)
+        cursor = self._hub.cursor_at(position)
+        if cursor.complete or position.epoch != self._hub.epoch:
+            return cursor.position, cursor.complete
+        return self._ingress.log.oldest - 1, False
+
+    def _may_subscribe(self, identity: Identity, room: str) -> bool:
+        try:
+            self._gate.check_subscribe_room(identity, room)
+        except Forbidden:
+            return False
+        return True
+
+    async def _on_subscribe(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
+        return await self._subscribe(client, _rooms(document), document.get("after"))
+
+    async def _on_unsubscribe(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
+        rooms = _rooms(document)
+        await self._unsubscribe(client, rooms)
+        return {"ok": True, "rooms": rooms}
+
+    async def _unsubscribe(self, client: Client, rooms: list[str]) -> None:
+        client.subscriptions.unsubscribe(rooms)
+        self._unindex(client, rooms)
+        await self._save(client)
+
+    async def _on_publish(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
+        publication = Publication(
+            envelope=_envelope(document),
+            origin=Origin("socketio", client.sid),
+            qos=_qos(document.get("qos")),
+            retain=_retain(document.get("retain")),
+            user_id=client.identity.user_id,
+            allow=lambda topic: self._gate.check_publish(client.identity, topic),
+        )
+        accepted = await self._ingress.submit(publication)
+        return {"ok": True, **msgspec.structs.asdict(accepted)}
+
+    def _alias_handler(self, alias: Alias) -> Callable[..., Awaitable[dict[str, Any]]]:
+        async def run(client: Client, document: dict[str, Any]) -> dict[str, Any]:
+            room = _alias_room(alias, document)
+            if alias.action == "subscribe":
+                answer = await self._subscribe(client, [room], document.get("after"))
+            else:
+                await self._unsubscribe(client, [room])
+                answer = {"ok": True, "rooms": [room]}
+            if alias.reply is not None:
+                client.queue.send(encode_event(alias.reply, document))
+            return answer
+
+        return self._answering(run)
+
+    def _answering(
+        self, handler: Callable[[Client, dict[str, Any]], Awaitable[dict[str, Any]]]
+    ) -> Callable[..., Awaitable[dict[str, Any]]]:
+        async def answer(sid: str, document: object = None, *_: object) -> dict[str, Any]:
+            client = self._clients.get(sid)
+            try:
+                if client is None:
+                    raise InvalidRequest("the connection is closing", hint="connect again")
+                if not isinstance(document, dict):
+                    raise InvalidRequest("the argument is not an object", hint='send {"rooms": ["org:global"]}')
+                return await handler(client, document)
+            except GaplessError as error:
+                return {"ok": False, "error": error.to_wire()}
+            except Exception:
+                logger.exception("a request of client %s failed", sid)
+                return {"ok": False, "error": GaplessError("the gateway failed; its log says why").to_wire()}
+
+        return answer
+
+    async def _on_unknown(self, event: str, sid: str, *_: object) -> dict[str, Any]:
+        error = InvalidRequest(
+            f"there is no request {event[:80]!r}", hint="known: subscribe, unsubscribe, publish and the map's aliases"
+        )
+        return {"ok": False, "error": error.to_wire()}
+
+
+class _Recovery(NamedTuple):
+    pid: str
+    session: StoredSession
+    cursor: Cursor
+
+
+def _credentials(auth: object, environ: Mapping[str, Any]) -> Credentials:
+    token = user = None
+    if isinstance(auth, dict):
+        token, user = auth.get("token"), auth.get("userId")
+    header = str(environ.get("HTTP_AUTHORIZATION", ""))
+    if token is None and header.lower().startswith("bearer "):
+        token = header[7:]
+    return Credentials(
+        token=token if isinstance(token, str) else None, username=user if isinstance(user, str) else None
+    )
+
+
+def _rooms(document: dict[str, Any]) -> list[str]:
+    rooms = document.get("rooms", document.get("room"))
+    if isinstance(rooms, str):
+        rooms = [rooms]
+    if not isinstance(rooms, list) or not rooms or not all(isinstance(room, str) for room in rooms):
+        raise InvalidRequest("rooms is not a list of room names", hint='send {"rooms": ["lead:123"]}')
+    return list(dict.fromkeys(rooms))
+
+
+def _envelope(document: dict[str, Any]) -> Envelope:
+    data = document.get("data")
+    if not isinstance(data, bytes | bytearray):
+        return read_envelope(document)
+    envelope = read_envelope({key: value for key, value in document.items() if key != "data"})
+    envelope.data, envelope.decoded, envelope.binary = bytes(data), None, True
+    return envelope
+
+
+def _qos(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or value not in (0, 1, 2):
+        raise InvalidRequest("qos is not 0, 1 or 2", hint="leave it out for the topic map's")
+    return int(str(value))
+
+
+def _retain(value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise InvalidRequest("retain is not true or false", hint="leave it out for the topic map's")
+
+
+def _alias_room(alias: Alias, document: dict[str, Any]) -> str:
+    captures = {name: text for name, value in document.items() if (text := as_text(value)) is not None}
+    room = fill(alias.room, captures, None)
+    if room is None:
+        raise InvalidRequest(f"{alias.event} needs what its room names: {alias.room}", hint="add it to the object")
+    return room

@@ -1,0 +1,136 @@
+"""python-socketio with connection state recovery as the stock JavaScript client speaks it.
+
+A client that comes back shows `{pid, offset}` in its CONNECT payload. Where its session and
+its position are still there, it gets its old session id and `pid` (so that
+`socket.recovered` is true), what it missed, and then live events. Hooks into the library are
+overridden methods only; nothing is patched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+import socketio
+from socketio import packet as sio
+
+from gapless.transports.socketio.engine import Engine
+
+
+class Lifecycle(Protocol):
+    """What the door does at each step of a connection."""
+
+    async def returning(self, eio_sid: str, pid: str, offset: str | None) -> str | None:
+        """The session id to recover, or None; a half-open predecessor is ended here."""
+
+    def settled(self, eio_sid: str) -> None:
+        """The connection attempt that called `returning` has ended, well or not."""
+
+    def connect_data(self, sid: str) -> dict[str, Any]:
+        """What CONNECT tells the client besides its `sid`."""
+
+    def connected(self, sid: str) -> None:
+        """CONNECT was sent: events may follow."""
+
+
+class Manager(socketio.AsyncManager):  # type: ignore[misc]
+    """The library's client list, where a disconnect costs the client's own rooms only.
+
+    The library's `basic_disconnect` goes through every room of the namespace, one per client.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.returning: dict[str, str] = {}
+        self._rooms_of: dict[tuple[str, str], set[Any]] = {}
+
+    async def pre_connect(self, eio_sid: str, namespace: str) -> Any:
+        """Register a client; one that comes back gets its old session id."""
+        sid = self.returning.pop(eio_sid, None)
+        if sid is None:
+            return await super().pre_connect(eio_sid, namespace)
+        if self.sid_from_eio_sid(eio_sid, namespace) is not None:
+            return None  # a second CONNECT on one connection
+        self.basic_enter_room(sid, namespace, None, eio_sid=eio_sid)
+        self.basic_enter_room(sid, namespace, sid, eio_sid=eio_sid)
+        self.pending_connect.setdefault(namespace, []).append(sid)
+        return sid
+
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        """See the library."""
+        super().basic_enter_room(sid, namespace, room, eio_sid)
+        self._rooms_of.setdefault((namespace, sid), set()).add(room)
+
+    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        """See the library."""
+        super().basic_leave_room(sid, namespace, room)
+        rooms = self._rooms_of.get((namespace, sid))
+        if rooms is not None:
+            rooms.discard(room)
+
+    def basic_disconnect(self, sid: str, namespace: str, **options: Any) -> None:
+        """See the library."""
+        rooms = self._rooms_of.pop((namespace, sid), set())
+        for room in tuple(rooms):
+            super().basic_leave_room(sid, namespace, room)
+        self.callbacks.pop(sid, None)
+        for pending in (self.pending_connect, self.pending_disconnect):
+            sids = pending.get(namespace)
+            if sids is not None and sid in sids:
+                sids.remove(sid)
+                if not sids:
+                    del pending[namespace]
+
+
+class Server(socketio.AsyncServer):  # type: ignore[misc]
+    """The Socket.IO server of the gateway.
+
+    Args:
+        namespace: the namespace whose clients the lifecycle serves.
+        admissions: most clients that may be connecting at a time; more wait their turn, so
+            that a storm of returning clients does not starve those that are connected.
+    """
+
+    lifecycle: Lifecycle
+
+    def __init__(self, *, namespace: str = "/", admissions: int = 200, **options: Any) -> None:
+        super().__init__(client_manager=Manager(), **options)
+        self._served = namespace
+        self._admission = asyncio.Semaphore(admissions)
+
+    def _engineio_server_class(self) -> type[Engine]:
+        return Engine
+
+    async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
+        if (namespace or "/") != self._served:
+            await super()._handle_connect(eio_sid, namespace, data)
+            return
+        async with self._admission:
+            try:
+                if isinstance(data, dict) and isinstance(data.get("pid"), str):
+                    offset = data["offset"] if isinstance(data.get("offset"), str) else None
+                    sid = await self.lifecycle.returning(eio_sid, data["pid"], offset)
+                    if sid is not None:
+                        self.manager.returning[eio_sid] = sid
+                await super()._handle_connect(eio_sid, namespace, data)
+            finally:
+                self.manager.returning.pop(eio_sid, None)
+                self.lifecycle.settled(eio_sid)
+
+    async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
+        served = pkt.packet_type == sio.CONNECT and (pkt.namespace or "/") == self._served
+        if served:
+            pkt.data.update(self.lifecycle.connect_data(pkt.data["sid"]))
+        if pkt.packet_type == sio.CONNECT_ERROR and isinstance(pkt.data, str):
+            pkt.data = {"message": pkt.data}  # the JavaScript client reads `.message`
+        await super()._send_packet(eio_sid, pkt)
+        if served:
+            # After this turn: the library notes the client as connected right after this call.
+            asyncio.get_running_loop().call_soon(self.lifecycle.connected, pkt.data["sid"])
+
+    async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        # The stock polling client posts an Engine.IO CLOSE after a mere network error; only
+        # Socket.IO's own DISCONNECT packet says that the client means it.
+        if reason == self.reason.CLIENT_DISCONNECT:
+            reason = self.reason.TRANSPORT_CLOSE
+        await super()._handle_eio_disconnect(eio_sid, reason)

@@ -1,0 +1,84 @@
+"""What a Socket.IO client leaves behind for its return: kept in the log's database.
+
+This is Socket.IO's connection state recovery (a client shows the `pid` of its CONNECT and the
+`offset` of the last event): the session knows the rooms; the client knows its position.
+"""
+
+from __future__ import annotations
+
+import secrets
+from asyncio import Future
+
+import msgspec
+
+from gapless.delivery import RoomSubscriptions, Window
+from gapless.eventlog import EventLog, StateKind, StateWrite
+
+
+class StoredSession(msgspec.Struct, array_like=True):
+    """One session.
+
+    Attributes:
+        sid: the Socket.IO session id, given again on recovery.
+        user_id: who it belongs to; nobody else may take it over.
+        epoch: the log's epoch.
+        start: position at connect: where a client that never got an event goes on.
+        since, windows: see `RoomSubscriptions`.
+        seen: milliseconds since the Unix epoch, when it was last written.
+    """
+
+    sid: str
+    user_id: str | None
+    epoch: str
+    start: int
+    since: dict[str, int]
+    windows: list[Window]
+    seen: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(StoredSession).decode
+
+
+def new_pid() -> str:
+    """A private id: whoever shows it may take the session over, so it is a secret (120 bits)."""
+    return secrets.token_urlsafe(15)
+
+
+class SessionStore:
+    """Sessions by pid."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    def save(self, pid: str, session: StoredSession) -> Future[None]:
+        """Store a session; the future resolves once it survives a kill of the process."""
+        return self._log.write_state([StateWrite(StateKind.SOCKETIO_SESSION, pid, _encode(session))], durable=False)
+
+    async def load(self, pid: str) -> StoredSession | None:
+        """A session of this life of the log, or None."""
+        value = await self._log.read_state(StateKind.SOCKETIO_SESSION, pid)
+        if value is None:
+            return None
+        session = _decode(value)
+        return session if session.epoch == self._log.epoch else None
+
+    def forget(self, pid: str) -> Future[None]:
+        """Delete a session that its client ended."""
+        return self._log.write_state([StateWrite(StateKind.SOCKETIO_SESSION, pid, None)], durable=False)
+
+    async def purge(self, *, before: int) -> int:
+        """Delete sessions last written before a time in milliseconds; says how many."""
+        stale = [
+            StateWrite(StateKind.SOCKETIO_SESSION, pid, None)
+            for pid, value in (await self._log.all_state(StateKind.SOCKETIO_SESSION)).items()
+            if _decode(value).seen < before
+        ]
+        if stale:
+            await self._log.write_state(stale, durable=False)
+        return len(stale)
+
+
+def subscriptions_of(session: StoredSession) -> RoomSubscriptions:
+    """The rooms of a stored session."""
+    return RoomSubscriptions(dict(session.since), session.windows)
