@@ -1,0 +1,43 @@
+"""What every test has: tests that need a program this machine lacks are skipped, with its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gapless.testing import find_chromium, find_curl, find_mosquitto, find_mosquitto_client, find_node
+
+JS = Path(__file__).parent / "js"
+
+
+def _node_with_packages() -> str | None:
+    return find_node() if (JS / "node_modules").is_dir() else None
+
+
+# marker → (finder, what is missing)
+_NEEDS = {
+    "needs_mosquitto": (find_mosquitto, "Mosquitto"),
+    "needs_mosquitto_clients": (lambda: find_mosquitto_client("mosquitto_sub"), "mosquitto_pub and mosquitto_sub"),
+    "needs_node": (_node_with_packages, "Node.js with the packages of tests/js"),
+    "needs_chromium": (find_chromium, "Chromium"),
+    "needs_curl": (find_curl, "curl"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = {
+        marker: pytest.mark.skip(reason=f"{marker}: {what} is not on this machine (make setup-test)")
+        for marker, (find, what) in _NEEDS.items()
+        if find() is None
+    }
+    for item in items:
+        for marker, skip in missing.items():
+            if item.get_closest_marker(marker) is not None:
+                item.add_marker(skip)
+
+
+@pytest.fixture
+def js() -> Path:
+    """The folder of the JavaScript test clients."""
+    return JS
