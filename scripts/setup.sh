@@ -14,17 +14,18 @@ pip_install() {
 }
 
 make_venv() {
-  local python=$1
-  if "$python" -m venv --clear .venv 2>/dev/null; then
+  local python=$1 problem
+  if problem=$("$python" -m venv --clear .venv 2>&1); then
     return
   fi
-  # Debian ships Python without ensurepip; its package brings it.
+  # Debian ships Python without ensurepip; a package of its own brings it.
   if command -v apt-get >/dev/null 2>&1; then
-    say "this Python cannot make virtual environments: installing python3-venv"
-    if scripts/system_packages.sh install python3-venv && "$python" -m venv --clear .venv; then
+    say "this Python cannot make virtual environments: installing Debian's python3-venv"
+    if scripts/system_packages.sh install python3-venv && problem=$("$python" -m venv --clear .venv 2>&1); then
       return
     fi
   fi
+  echo "$problem" >&2
   echo "could not make a virtual environment with $python; on Debian: apt-get install python3-venv" >&2
   exit 1
 }

@@ -261,8 +261,7 @@ class Server(ABC):
         """
         return self._running_child().pid
 
-    @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the process lives; a paused one does."""
         return self._child is not None and self._child.exit_code is None
 
@@ -280,7 +279,7 @@ class Server(ABC):
         Raises:
             ProcessFailed: it ended before it was ready, or was not ready in time.
         """
-        if self.running:
+        if self.is_running():
             raise RuntimeError(f"{self.name} is running already")
         attempts = 1 if self._has_ports else _PORT_ATTEMPTS
         while True:
@@ -381,7 +380,7 @@ class Server(ABC):
         if error is not None:
             code = await child.kill()
             error.add_note(f"{self.name} (exit code {code}) said last:\n{child.output() or '(nothing)'}")
-        elif self.running:
+        elif self.is_running():
             await self.stop()
         elif not self._end_wanted:
             raise child.failed("ended by itself", exit_code=await child.wait())
