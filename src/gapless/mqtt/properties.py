@@ -136,7 +136,7 @@ USER_PROPERTY: Final = 0x26
 SUBSCRIPTION_IDENTIFIER: Final = 0x0B
 
 #: identifier -> (field, type): MQTT 5 §2.2.2.2, table 2-4.
-_FIELDS: Final[dict[int, tuple[str, _Kind]]] = {
+FIELDS: Final[dict[int, tuple[str, _Kind]]] = {
     0x01: ("payload_format_indicator", _Kind.BYTE),
     0x02: ("message_expiry_interval", _Kind.U32),
     0x03: ("content_type", _Kind.STRING),
@@ -225,7 +225,7 @@ def _decode_values(reader: Reader, context: PropertyContext, max_items: int) -> 
         identifier = reader.u8("a property identifier")
         if identifier not in allowed:
             raise malformed(f"property 0x{identifier:02X} is not one of {context.value}")
-        name, kind = _FIELDS[identifier]
+        name, kind = FIELDS[identifier]
         if identifier == USER_PROPERTY:
             pair = (reader.string("a user property"), reader.string("a user property"))
             _append(values, name, pair, max_items)
@@ -267,7 +267,7 @@ def _check_value(identifier: int, name: str, kind: _Kind, value: Any) -> Any:
     return value
 
 
-_BY_NAME: Final = {name: (identifier, kind) for identifier, (name, kind) in _FIELDS.items()}
+_BY_NAME: Final = {name: (identifier, kind) for identifier, (name, kind) in FIELDS.items()}
 _ENCODE_ORDER: Final = tuple((name, *_BY_NAME[name]) for name in Properties.__struct_fields__)
 
 

@@ -63,7 +63,7 @@ class PublishTemplate:
         if self._size + 2 > MAX_VARINT:
             raise MqttEncodeError("the packet is too large", size=self._size + 2, limit=MAX_VARINT)
         self._qos0: bytes | None = None
-        self._heads: dict[int, bytes] = {}
+        self._heads: dict[tuple[int, bool], bytes] = {}
 
     def size(self, qos: int) -> int:
         """The size in bytes of the whole packet at this QoS, for maximum packet size checks.
@@ -98,13 +98,13 @@ class PublishTemplate:
         """
         if not 0 < packet_id < 0x10000:
             raise MqttEncodeError("the packet identifier is out of range", value=packet_id, limit=0xFFFF)
-        head = self._heads.get(qos + 4 if dup else qos) or self._head(qos, dup=dup)
+        head = self._heads.get((qos, dup)) or self._head(qos, dup=dup)
         return b"".join((head, packet_id.to_bytes(2, "big"), self._tail))
 
     def _head(self, qos: int, *, dup: bool) -> bytes:
         if qos not in (1, 2):
             raise MqttEncodeError("only QoS 1 and 2 have a packet identifier", value=qos)
-        key = qos + 4 if dup else qos
+        key = (qos, dup)
         head = self._heads.get(key)
         if head is None:
             first = publish_first_byte(qos, retain=self._retain, dup=dup)
