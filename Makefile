@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Written by scripts/setup.sh.
 RUN_STAMP := $(VENV)/.stamp-run
 TEST_STAMP := $(VENV)/.stamp-test
 # Folders that mypy and ruff check, where they exist.
@@ -26,11 +27,9 @@ setup-test: $(TEST_STAMP) ## what the tests need besides: test packages, Node, M
 
 $(RUN_STAMP): pyproject.toml requirements/run.txt requirements/build.txt
 	@scripts/setup.sh run
-	@touch $@
 
 $(TEST_STAMP): $(RUN_STAMP) requirements/dev.txt tests/js/package.json tests/js/package-lock.json
 	@scripts/setup.sh test
-	@touch $@
 
 demo: setup ## every transport at once: five events, a live table, a page to watch them
 	@$(BIN)/gapless demo
