@@ -1,0 +1,122 @@
+"""`GET /api/connect`: what a client needs to connect, whichever way is open to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import quote
+
+import msgspec
+
+from gapless.auth import Gate
+from gapless.errors import InvalidRequest
+from gapless.hub import Hub
+from gapless.topicmap import TopicMap
+from gapless.transports.http.endpoint import encode
+from gapless.transports.http.options import HttpOptions
+from gapless.transports.http.request import Request
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+
+
+class Offers(msgspec.Struct, frozen=True, kw_only=True):
+    """The other transports of this gateway; None where one is not on offer.
+
+    Attributes:
+        socketio_path: path of Engine.IO on the HTTP port.
+        mqtt_path: path of MQTT over WebSocket on the HTTP port.
+        mqtt_port: TCP port of the MQTT edge.
+        mqtts_port: its TLS port.
+    """
+
+    socketio_path: str | None = "/socket.io/"
+    mqtt_path: str | None = "/mqtt"
+    mqtt_port: int | None = None
+    mqtts_port: int | None = None
+
+
+class Transport(msgspec.Struct, frozen=True):
+    """One way to connect: its name (`socketio`, `mqtt`, `mqtt-websocket`, `sse`, `poll`) and its URL."""
+
+    name: str
+    url: str
+
+
+class RoomFilters(msgspec.Struct, frozen=True):
+    """A room, and the MQTT topic filters under which its events are heard.
+
+    Rooms that come from an event's data have none for those events: no filter selects by payload.
+    """
+
+    room: str
+    filters: list[str]
+
+
+class KeepAlive(msgspec.Struct, frozen=True):
+    """How long each connection may be silent, in seconds."""
+
+    mqtt_seconds: int
+    sse_heartbeat_seconds: float
+    poll_max_wait_seconds: float
+
+
+class ConnectAnswer(msgspec.Struct, frozen=True):
+    """The answer of `/api/connect`. `transports` is in the order in which to try them."""
+
+    epoch: str
+    position: str
+    transports: list[Transport]
+    rooms: list[RoomFilters]
+    keepalive: KeepAlive
+
+
+class ConnectDoor:
+    """Answers `/api/connect`."""
+
+    def __init__(
+        self, *, hub: Hub, gate: Gate, topic_map: TopicMap, options: HttpOptions, offers: Callable[[], Offers]
+    ) -> None:
+        self._hub = hub
+        self._gate = gate
+        self._topic_map = topic_map
+        self._options = options
+        self._offers = offers
+
+    async def connect(self, request: Request) -> None:
+        """Handle `GET /api/connect`."""
+        identity = await request.identify(self._gate)
+        options = self._options
+        rooms = sorted(request.rooms(self._topic_map, self._gate, identity, maximum=options.max_rooms))
+        answer = ConnectAnswer(
+            epoch=self._hub.epoch,
+            position=self._hub.position(),
+            transports=self._transports(self._base(request), rooms),
+            rooms=[RoomFilters(room, self._topic_map.filters_for(room)) for room in rooms],
+            keepalive=KeepAlive(options.mqtt_keepalive, options.stream_heartbeat, options.poll_max_wait),
+        )
+        await request.answer(200, encode(answer))
+
+    def _base(self, request: Request) -> str:
+        if self._options.public_url is not None:
+            return self._options.public_url.rstrip("/")
+        host = request.header(b"host")
+        if host is None or not _HOST.fullmatch(host):
+            raise InvalidRequest("the Host header names no host", hint="or set http.public_url on the gateway")
+        return f"{request.scope.get('scheme', 'http')}://{host}"
+
+    def _transports(self, base: str, rooms: list[str]) -> list[Transport]:
+        offers = self._offers()
+        scheme, _, authority = base.partition("://")
+        authority = authority.partition("/")[0]
+        host = re.sub(r":\d+$", "", authority)
+        web = "wss" if scheme == "https" else "ws"
+        query = f"?rooms={quote(','.join(rooms), safe=':,')}" if rooms else ""
+        found = [
+            ("socketio", offers.socketio_path and base + offers.socketio_path),
+            ("mqtt", offers.mqtts_port and f"mqtts://{host}:{offers.mqtts_port}"),
+            ("mqtt", offers.mqtt_port and f"mqtt://{host}:{offers.mqtt_port}"),
+            ("mqtt-websocket", offers.mqtt_path and f"{web}{base[len(scheme) :]}{offers.mqtt_path}"),
+            ("sse", f"{base}/api/stream{query}"),
+            ("poll", f"{base}/api/events{query}"),
+        ]
+        return [Transport(name, url) for name, url in found if url]

@@ -1,0 +1,130 @@
+"""The HTTP doors, put together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from gapless.auth import Gate
+from gapless.eventlog import EventLog
+from gapless.hub import Hub
+from gapless.ingress import Ingress
+from gapless.topicmap import TopicMap
+from gapless.transports.http.connect import ConnectDoor, Offers
+from gapless.transports.http.endpoint import Endpoint, Handler, encode, not_found
+from gapless.transports.http.health import Health
+from gapless.transports.http.metrics import MetricsDoor, Sample
+from gapless.transports.http.openapi import openapi_document
+from gapless.transports.http.options import HttpOptions
+from gapless.transports.http.pages import Pages
+from gapless.transports.http.polling import PollDoor
+from gapless.transports.http.request import Request
+from gapless.transports.http.rest import RestDoor
+from gapless.transports.http.sse import SseDoor
+
+
+class HttpDoors:
+    """REST, long poll, SSE, connect, health, metrics and the pages.
+
+    Args:
+        status: the state of the gateway's other components, each `ok` or what is wrong; for `/readyz`.
+        offers: the other transports there are, asked at each `/api/connect`.
+        samples: what the gateway's other parts count, asked at each `/metrics`.
+    """
+
+    def __init__(
+        self,
+        *,
+        ingress: Ingress,
+        hub: Hub,
+        log: EventLog,
+        gate: Gate,
+        topic_map: TopicMap,
+        options: HttpOptions | None = None,
+        status: Callable[[], Mapping[str, str]] = dict,
+        offers: Callable[[], Offers] = Offers,
+        samples: Callable[[], Iterable[Sample]] = tuple,
+    ) -> None:
+        self.options = options = options or HttpOptions()
+        self._hub = hub
+        self._answers: Counter[int] = Counter()
+        self.rest = RestDoor(ingress=ingress, gate=gate, options=options)
+        self.polling = PollDoor(hub=hub, log=log, gate=gate, topic_map=topic_map, options=options, clock=ingress.clock)
+        self.sse = SseDoor(hub=hub, log=log, gate=gate, topic_map=topic_map, options=options, clock=ingress.clock)
+        self.fanouts = (self.polling, self.sse)
+        self.health = Health(log=log, status=status)
+        self._connect = ConnectDoor(hub=hub, gate=gate, topic_map=topic_map, options=options, offers=offers)
+        self._metrics = MetricsDoor(
+            ingress=ingress,
+            hub=hub,
+            log=log,
+            sse=self.sse,
+            polling=self.polling,
+            answers=self._answers,
+            samples=samples,
+        )
+        self._pages = Pages()
+        self._openapi = encode(openapi_document(ingress.limits, options))
+        self.routes = self._make_routes()
+
+    def mount(self, app: Starlette) -> None:
+        """Add the routes to an application, and answer its unknown paths in our form."""
+        app.router.routes.extend(self.routes)
+        app.router.default = not_found
+
+    async def start(self) -> None:
+        """Register the fan-outs on the hub, which must have been started."""
+        for fanout in self.fanouts:
+            self._hub.add(fanout)
+        self.sse.start()
+        self.health.started = True
+
+    async def stop(self) -> None:
+        """Answer every poll and end every stream. Call it before the HTTP server stops."""
+        self.health.started = False
+        self.polling.stop()
+        await self.sse.stop()
+        for fanout in self.fanouts:
+            self._hub.remove(fanout)
+
+    def _make_routes(self) -> list[Route]:
+        routes = [
+            self._route("/api/events", {"GET": self.polling.poll, "POST": self.rest.publish}, head=False),
+            self._route("/api/stream", {"GET": self.sse.stream}, head=False),
+            self._route("/api/connect", {"GET": self._connect.connect}),
+            self._route("/healthz", {"GET": self.health.healthz}),
+            self._route("/readyz", {"GET": self.health.readyz}),
+            self._route("/metrics", {"GET": self._metrics.metrics}),
+            self._route("/openapi.json", {"GET": self._send_openapi}),
+            self._route("/docs", {"GET": self._page("api.html")}),
+            self._route("/assets/{name}", {"GET": self._pages.asset}),
+        ]
+        if self.options.pages:
+            routes.append(self._route("/", {"GET": self._page("index.html")}))
+        return routes
+
+    def _route(self, path: str, handlers: Mapping[str, Handler], *, head: bool = True) -> Route:
+        app: ASGIApp = Endpoint(self._answers, handlers, head=head)
+        if self.options.cors_origins:
+            app = CORSMiddleware(
+                app,
+                allow_origins=self.options.cors_origins,
+                allow_methods=("GET", "POST"),
+                allow_headers=("authorization", "content-type", "last-event-id"),
+                max_age=3600,
+            )
+        return Route(path, app)
+
+    def _page(self, name: str) -> Handler:
+        async def send(request: Request) -> None:
+            await self._pages.send(request, name)
+
+        return send
+
+    async def _send_openapi(self, request: Request) -> None:
+        await request.answer(200, self._openapi)

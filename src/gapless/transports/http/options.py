@@ -1,0 +1,46 @@
+"""Settings of the HTTP doors."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds and habits of REST, long poll, SSE and the pages.
+
+    Attributes:
+        body_bytes: largest request body, in bytes; a larger one is answered 413 before it is read.
+        bodies_bytes: most bytes of all request bodies held at one moment; above it, 503.
+        max_rooms: most rooms of one poll, stream or connect request.
+        poll_limit: events of one poll's answer where the client names no `limit`.
+        poll_max_limit: most events of one poll's answer; a larger `limit` is taken as this.
+        poll_bytes: a poll's answer takes no further event once it holds this many bytes.
+        poll_max_wait: longest wait of a poll, in seconds; a longer one is taken as this.
+        max_polls: most polls that wait at one moment; above it, 503.
+        max_streams: most SSE streams open at one moment; above it, 503.
+        stream_bytes: bytes kept for one SSE stream whose socket is full, before it is fed from the log.
+        stream_heartbeat: seconds of silence on an SSE stream before a sign of life is sent.
+        stream_retry: seconds that an EventSource is told to wait before it connects again.
+        mqtt_keepalive: keep-alive in seconds that `/api/connect` recommends to MQTT clients.
+        cors_origins: origins whose pages may use the API; `*` is all. None by default: the own origin only.
+        public_url: where clients reach this port, such as `https://events.example.com`; None takes
+            what the request says.
+        pages: whether to serve the page at `/` where a person watches and publishes events.
+    """
+
+    body_bytes: int = 8 << 20
+    bodies_bytes: int = 64 << 20
+    max_rooms: int = 256
+    poll_limit: int = 100
+    poll_max_limit: int = 1000
+    poll_bytes: int = 1 << 20
+    poll_max_wait: float = 60.0
+    max_polls: int = 20_000
+    max_streams: int = 20_000
+    stream_bytes: int = 64 << 10
+    stream_heartbeat: float = 15.0
+    stream_retry: float = 2.0
+    mqtt_keepalive: int = 60
+    cors_origins: tuple[str, ...] = ()
+    public_url: str | None = None
+    pages: bool = True

@@ -1,0 +1,177 @@
+"""`GET /api/events`: history and long poll in one.
+
+A poll reads from its position until it has something or has reached the head; then it waits,
+live, and takes what the hub hands out until its task runs again, so that a burst is one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from gapless.auth import Gate
+from gapless.delivery import Cursor
+from gapless.envelope import envelope_json
+from gapless.errors import InvalidRequest, Overloaded
+from gapless.event import Record
+from gapless.eventlog import EventLog, Selector
+from gapless.hub import Hub
+from gapless.topicmap import TopicMap
+from gapless.transports.http.options import HttpOptions
+from gapless.transports.http.readers import RoomIndex, cursor_from
+from gapless.transports.http.request import Request
+
+
+class Batch:
+    """What one answer carries, bounded in events and bytes.
+
+    Attributes:
+        full: takes no more.
+        stopped_before: offset of the first durable event that found it full, or None.
+    """
+
+    __slots__ = ("_bytes", "_limit", "_max_bytes", "events", "full", "stopped_before")
+
+    def __init__(self, *, limit: int, max_bytes: int) -> None:
+        self.events: list[bytes] = []
+        self.full = False
+        self.stopped_before: int | None = None
+        self._limit = limit
+        self._max_bytes = max_bytes
+        self._bytes = 0
+
+    def add(self, record: Record) -> bool:
+        """Take an event, and say whether there is room for another.
+
+        Where the batch is full already, note where it stopped (an ephemeral event is dropped).
+        """
+        if self.full:
+            if record.offset and self.stopped_before is None:
+                self.stopped_before = record.offset
+            return False
+        event = envelope_json(record)
+        self.events.append(event)
+        self._bytes += len(event)
+        self.full = len(self.events) >= self._limit or self._bytes >= self._max_bytes
+        return not self.full
+
+
+class Waiter:
+    """A poll that has everything and waits for the next event."""
+
+    __slots__ = ("_woken", "batch")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(self) -> None:
+        """Let it answer with what it has."""
+        if not self._woken.done():
+            self._woken.set_result(None)
+
+    async def wait(self, seconds: float) -> None:
+        """Until `wake`, at most so long."""
+        timer = asyncio.get_running_loop().call_later(seconds, self.wake)
+        try:
+            await self._woken
+        finally:
+            timer.cancel()
+
+
+class PollDoor:
+    """The fan-out to those who poll."""
+
+    def __init__(
+        self,
+        *,
+        hub: Hub,
+        log: EventLog,
+        gate: Gate,
+        topic_map: TopicMap,
+        options: HttpOptions,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._hub = hub
+        self._log = log
+        self._gate = gate
+        self._topic_map = topic_map
+        self._options = options
+        self._clock = clock
+        self._waiters: RoomIndex[Waiter] = RoomIndex()
+        self._stopping = False
+        self.delivered = 0
+
+    @property
+    def waiting(self) -> int:
+        """Polls that wait now."""
+        return len(self._waiters)
+
+    def deliver(self, record: Record) -> None:
+        """See `Fanout`."""
+        waiters = self._waiters.hearing(record.event.rooms)
+        if not waiters or self._expired(record):
+            return
+        for waiter in waiters:
+            waiter.batch.add(record)
+            waiter.wake()
+
+    def stop(self) -> None:
+        """Answer every poll now, and later ones at once."""
+        self._stopping = True
+        for waiter in self._waiters.readers:
+            waiter.wake()
+
+    async def poll(self, request: Request) -> None:
+        """Handle `GET /api/events`."""
+        identity = await request.identify(self._gate)
+        options = self._options
+        rooms = request.rooms(self._topic_map, self._gate, identity, maximum=options.max_rooms)
+        if not rooms:
+            raise InvalidRequest("the query names no rooms", hint="such as ?rooms=lead:123,org:global")
+        limit = request.integer("limit", default=options.poll_limit, maximum=options.poll_max_limit)
+        wait = request.seconds("wait", maximum=options.poll_max_wait)
+        cursor = cursor_from(request.after(request.value("after")), hub=self._hub, log=self._log)
+        batch = Batch(limit=limit, max_bytes=options.poll_bytes)
+        await self._catch_up(cursor, Selector(rooms=rooms), batch, limit)
+        if wait and cursor.live and cursor.complete and not batch.events and not self._stopping:
+            await self._wait(request, rooms, batch, wait)
+        # Nothing suspends between here and the encoding: a live cursor has all up to this head.
+        position = cursor.position
+        if cursor.live:
+            position = self._hub.head if batch.stopped_before is None else batch.stopped_before - 1
+        self.delivered += len(batch.events)
+        complete = b"true" if cursor.complete else b"false"
+        body = b'{"position":"%b","complete":%b,"events":[%b]}' % (
+            self._hub.position(position).encode(),
+            complete,
+            b",".join(batch.events),
+        )
+        await request.answer(200, body)
+
+    async def _catch_up(self, cursor: Cursor, selector: Selector, batch: Batch, limit: int) -> None:
+        hub = self._hub
+        while not batch.full and not cursor.join(hub.head):
+            page = hub.page_now(selector, cursor.position, limit=limit)
+            if page is None:
+                page = await hub.page(selector, cursor.position, limit=limit)
+            for record in cursor.take(page):
+                if not self._expired(record) and not batch.add(record):
+                    break
+
+    async def _wait(self, request: Request, rooms: frozenset[str], batch: Batch, seconds: float) -> None:
+        if self.waiting >= self._options.max_polls:
+            raise Overloaded("too many polls are waiting", hint="poll again after a moment", limit=self.waiting)
+        waiter = Waiter(batch)
+        self._waiters.add(waiter, rooms)
+        watch = request.watch(waiter.wake)
+        try:
+            await waiter.wait(seconds)
+        finally:
+            watch.cancel()
+            self._waiters.remove(waiter, rooms)
+
+    def _expired(self, record: Record) -> bool:
+        expires = record.event.expires
+        return expires is not None and expires <= self._clock() * 1000

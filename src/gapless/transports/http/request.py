@@ -1,0 +1,249 @@
+"""One HTTP request, read strictly, and its answer: shared by REST, long poll and SSE.
+
+The doors speak ASGI without a framework's request object in between: a poll, a stream and
+a publish cost what they must, and a body is never read past its bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from urllib.parse import parse_qsl
+
+from starlette.types import Receive, Scope, Send
+
+from gapless.auth import Credentials, Gate, Identity
+from gapless.errors import InvalidPosition, InvalidRequest, PayloadTooLarge, Unauthorized
+from gapless.event import Position
+from gapless.topicmap import TopicMap
+
+START = "start"
+"""The value of `after` that means: from the oldest event kept."""
+
+JSON = b"application/json"
+_PLAIN_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Request:
+    """A request and the way back.
+
+    Attributes:
+        scope: the ASGI scope.
+        status: the status answered; 0 before.
+    """
+
+    __slots__ = ("_query", "_receive", "_send", "scope", "status")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.status = 0
+        self._receive = receive
+        self._send = send
+        self._query: dict[str, list[str]] | None = None
+
+    @property
+    def method(self) -> str:
+        """`GET`, `POST`, …"""
+        return str(self.scope["method"])
+
+    def header(self, name: bytes) -> str | None:
+        """The first header of a name (in lower case), or None."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return bytes(value).decode("latin-1")
+        return None
+
+    # --- the query
+
+    def values(self, name: str) -> list[str]:
+        """All values of a query parameter.
+
+        Raises:
+            InvalidRequest: the query is not UTF-8, or has far too many parameters.
+        """
+        if self._query is None:
+            self._query = _parse_query(self.scope["query_string"])
+        return self._query.get(name, [])
+
+    def value(self, name: str) -> str | None:
+        """The value of a query parameter, None where it is absent.
+
+        Raises:
+            InvalidRequest: it is there more than once.
+        """
+        values = self.values(name)
+        if len(values) > 1:
+            raise InvalidRequest(f"the query has {name} {len(values)} times", hint="give it once", parameter=name)
+        return values[0] if values else None
+
+    def integer(self, name: str, *, default: int, maximum: int) -> int:
+        """A count of at least 1; one over `maximum` is taken as `maximum`."""
+        text = self.value(name)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+            raise InvalidRequest(f"{name} is {text[:40]!r}", hint="use a whole number from 1 on", parameter=name)
+        return min(int(text), maximum)
+
+    def seconds(self, name: str, *, maximum: float) -> float:
+        """A duration in seconds, 0 where it is absent; one over `maximum` is taken as `maximum`."""
+        text = self.value(name)
+        if text is None:
+            return 0.0
+        try:
+            number = float(text) if text.isascii() else math.nan
+        except ValueError:
+            number = math.nan
+        if not 0 <= number < math.inf:
+            raise InvalidRequest(f"{name} is {text[:40]!r}", hint="use seconds, such as 25", parameter=name)
+        return min(number, maximum)
+
+    def flag(self, name: str) -> bool:
+        """A switch: absent, `0` and `false` are off; `1`, `true` and nothing at all are on."""
+        text = self.value(name)
+        if text in (None, "0", "false"):
+            return False
+        if text in ("", "1", "true"):
+            return True
+        raise InvalidRequest(f"{name} is {text[:40]!r}", hint="use 1 or 0", parameter=name)
+
+    def after(self, text: str | None) -> Position | str | None:
+        """A position, `START`, or None where it is absent.
+
+        Raises:
+            InvalidPosition: it is something else. (Nothing at all is not taken as absent: it
+                would skip history silently.)
+        """
+        if text is None or text == START:
+            return text
+        if not text:
+            raise InvalidPosition("the position is empty", hint="leave 'after' out to start now, or use 'start'")
+        return Position.parse(text)
+
+    # --- who asks
+
+    def token(self, *, query: bool = False) -> str | None:
+        """The Bearer token (RFC 6750 §2.1), or, where `query`, the parameter `token`.
+
+        Raises:
+            Unauthorized: another scheme than Bearer.
+        """
+        header = self.header(b"authorization")
+        if header is None:
+            return self.value("token") if query else None
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthorized("the Authorization header is not a Bearer token", hint="Authorization: Bearer <token>")
+        return token.strip()
+
+    async def identify(self, gate: Gate, *, token_in_query: bool = False) -> Identity:
+        """Whom the gate lets in.
+
+        Raises:
+            Unauthorized: the token is absent or wrong.
+        """
+        return await gate.authenticate(Credentials(token=self.token(query=token_in_query)))
+
+    def rooms(self, topic_map: TopicMap, gate: Gate, identity: Identity, *, maximum: int) -> frozenset[str]:
+        """The rooms of the query (`rooms=a,b`, also repeated), each known and allowed.
+
+        Raises:
+            InvalidRequest: too many.
+            UnknownRoom: no event can be sent to one of them.
+            Forbidden: the identity may not hear one of them.
+        """
+        rooms = frozenset(room for value in self.values("rooms") for room in value.split(",") if room)
+        if len(rooms) > maximum:
+            raise InvalidRequest(
+                f"{len(rooms)} rooms are over the limit", hint="ask for fewer", size=len(rooms), limit=maximum
+            )
+        for room in sorted(rooms):
+            topic_map.check_room(room)
+            gate.check_subscribe_room(identity, room)
+        return rooms
+
+    # --- the body
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body, never holding more than `limit` bytes.
+
+        Raises:
+            PayloadTooLarge: by its Content-Length, before anything is read, or once the limit
+                is passed.
+            InvalidRequest: the client went away in the middle of it.
+        """
+        announced = self.content_length()
+        if announced > limit:
+            raise too_large(announced, limit)
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise InvalidRequest("the connection was closed within the body")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise too_large(size, limit)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def content_length(self) -> int:
+        """The announced size of the body in bytes; 0 where it is not announced."""
+        text = self.header(b"content-length") or "0"
+        return int(text) if text.isascii() and text.isdigit() else 0
+
+    # --- the answer
+
+    async def answer(self, status: int, body: bytes, *, content_type: bytes = JSON, headers: Headers = ()) -> None:
+        """The whole answer at once."""
+        described = [(b"content-type", content_type), *(headers or _PLAIN_HEADERS)]
+        if status != 304:  # it would be that of the 200 (RFC 9110 §8.6)
+            described.append((b"content-length", b"%d" % len(body)))
+        await self.start(status, described)
+        await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Begin an answer of unknown length; `write` follows."""
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+    async def write(self, body: bytes, *, more: bool = True) -> None:
+        """A part of the answer. Waits while the client's socket is full."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    def watch(self, gone: Callable[[], None]) -> asyncio.Task[None]:
+        """Call `gone` once the client has closed the connection. Cancel the task when done."""
+        return asyncio.create_task(self._watch(gone), name="http-disconnect")
+
+    async def _watch(self, gone: Callable[[], None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        gone()
+
+
+def too_large(size: int, limit: int) -> PayloadTooLarge:
+    """The error for a body over the limit."""
+    return PayloadTooLarge(
+        f"the body has {size} bytes or more, over the limit of {limit}",
+        hint="send fewer events at once, or raise http.body_bytes",
+        size=size,
+        limit=limit,
+    )
+
+
+def _parse_query(raw: bytes) -> dict[str, list[str]]:
+    try:
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=1000)
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InvalidRequest(
+            "the query cannot be read", hint="percent-encode it as UTF-8 (RFC 3986 §2.1)", reason=str(error)
+        ) from error
+    query: dict[str, list[str]] = {}
+    for name, value in pairs:
+        query.setdefault(name, []).append(value)
+    return query

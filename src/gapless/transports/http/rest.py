@@ -1,0 +1,212 @@
+"""`POST /api/events`: one event, an array, or one per line; answered once they are durable."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import msgspec
+
+from gapless.auth import Gate, Identity
+from gapless.envelope import read_envelope
+from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, Overloaded, PayloadTooLarge
+from gapless.event import Origin
+from gapless.ingress import Accepted, Ingress, Publication
+from gapless.transports.http.endpoint import encode
+from gapless.transports.http.errors import UnsupportedMediaType
+from gapless.transports.http.options import HttpOptions
+from gapless.transports.http.request import Request
+
+_ORIGIN = Origin("rest")
+_MAX_EXPIRES_IN = 2**32 - 1  # MQTT's message expiry interval is a four byte integer of seconds (MQTT 5 §3.3.2.3.3)
+_NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+_BYTE = re.compile(r"\(byte (\d+)\)")
+_decode = msgspec.json.Decoder().decode
+
+
+class RestDoor:
+    """The publishers' door.
+
+    Nothing is accepted of a request that is refused; everything is in the log, in the order of
+    the request, once it is answered 201. A client that lost the answer sends the same again:
+    ids that the log still keeps are not stored twice.
+    """
+
+    def __init__(self, *, ingress: Ingress, gate: Gate, options: HttpOptions) -> None:
+        self._ingress = ingress
+        self._gate = gate
+        self._options = options
+        self._held = 0
+
+    async def publish(self, request: Request) -> None:
+        """Handle `POST /api/events`."""
+        ndjson = _media_type(request) in _NDJSON
+        identity = await request.identify(self._gate)
+        body = await self._read(request)
+        try:
+            if ndjson:
+                answer = encode({"events": await self._accept_lines(body, identity)})
+            else:
+                document = parse_json(body)
+                if isinstance(document, list):
+                    answer = encode({"events": await self._accept_many(document, identity)})
+                else:
+                    answer = encode(await self._accept_one(document, identity))
+        finally:
+            self._held -= len(body)
+        await request.answer(201, answer)
+
+    async def _read(self, request: Request) -> bytes:
+        # What is announced counts before it is read; what is not announced, as the most it may be.
+        announced = request.content_length()
+        chunked = request.header(b"transfer-encoding") is not None
+        room = self._options.body_bytes if chunked else min(announced, self._options.body_bytes)
+        if self._held + room > self._options.bodies_bytes:
+            raise Overloaded("too many requests are being read", hint="send again after a moment")
+        self._held += room
+        held = 0
+        try:
+            body = await request.body(self._options.body_bytes)
+            held = len(body)
+            return body
+        finally:
+            self._held += held - room
+
+    async def _accept_one(self, document: Any, identity: Identity) -> Accepted:
+        return await self._ingress.submit(self._publication(document, identity))
+
+    async def _accept_many(self, documents: Sequence[Any], identity: Identity) -> list[Accepted]:
+        self._check_count(len(documents))
+        publications = []
+        for index, document in enumerate(documents):
+            try:
+                publications.append(self._publication(document, identity))
+            except GaplessError as error:
+                error.details["index"] = index
+                _refuse_at(error, f"event {index}")
+        try:
+            return await self._ingress.submit_many(publications)
+        except GaplessError as error:
+            if "index" in error.details:
+                _refuse_at(error, f"event {error.details['index']}")
+            raise
+
+    async def _accept_lines(self, body: bytes, identity: Identity) -> list[Accepted]:
+        lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
+        self._check_count(len(lines))
+        publications = []
+        for number, line in lines:
+            try:
+                publications.append(self._publication(parse_json(line), identity))
+            except GaplessError as error:
+                error.details["line"] = number
+                _refuse_at(error, f"line {number}")
+        try:
+            return await self._ingress.submit_many(publications)
+        except GaplessError as error:
+            index = error.details.pop("index", None)
+            if index is not None:
+                error.details["line"] = lines[index][0]
+                _refuse_at(error, f"line {lines[index][0]}")
+            raise
+
+    def _check_count(self, count: int) -> None:
+        limit = self._ingress.limits.batch_events
+        if count > limit:
+            raise PayloadTooLarge(
+                f"the request has {count} events, over the limit of {limit}",
+                hint="split it",
+                size=count,
+                limit=limit,
+            )
+
+    def _publication(self, document: Any, identity: Identity) -> Publication:
+        if not isinstance(document, dict):
+            raise InvalidPayload("an event is a JSON object", hint='such as {"type": "lead:created", "data": {…}}')
+        return Publication(
+            envelope=read_envelope(document),
+            origin=_ORIGIN,
+            qos=_qos(document.get("qos")),
+            retain=_retain(document.get("retain")),
+            user_id=identity.user_id,
+            expires=_expires(document.get("expires_in"), self._ingress.clock),
+            allow=lambda topic: self._gate.check_publish(identity, topic),
+        )
+
+
+def parse_json(text: bytes) -> Any:
+    """Any JSON document.
+
+    Raises:
+        InvalidPayload: naming line and column (both from 1, in bytes) where they are known.
+    """
+    try:
+        return _decode(text)
+    except UnicodeDecodeError as error:
+        where = _place(text, error.start)
+        raise InvalidPayload(f"the text is not UTF-8: {error.reason}", hint="send JSON in UTF-8", **where) from error
+    except RecursionError as error:
+        raise InvalidPayload("the JSON is nested too deep", hint="flatten it") from error
+    except msgspec.DecodeError as error:
+        reason = str(error)
+        match = _BYTE.search(reason)
+        at = int(match.group(1)) if match else len(text)
+        where = _place(text, at)
+        reason = _BYTE.sub("", reason).strip() or "malformed JSON"
+        message = f"{reason} (line {where['line']}, column {where['column']})"
+        raise InvalidPayload(message, hint="send one JSON document in UTF-8", **where) from error
+
+
+def _place(text: bytes, at: int) -> dict[str, int]:
+    before = text[:at]
+    return {"line": before.count(b"\n") + 1, "column": at - (before.rfind(b"\n") + 1) + 1}
+
+
+def _refuse_at(error: GaplessError, where: str) -> NoReturn:
+    error.message = f"{where}: {error.message}"
+    raise error
+
+
+def _media_type(request: Request) -> str:
+    """The type of the body, in lower case.
+
+    A body without a type, or with one that a page may send to a foreign origin without asking
+    first, is refused: so no page on another origin can publish with the visitor's network.
+    """
+    if request.header(b"content-encoding") not in (None, "identity"):
+        raise UnsupportedMediaType("the body is compressed", hint="send it without Content-Encoding")
+    header = request.header(b"content-type") or ""
+    media_type, _, parameters = header.partition(";")
+    media_type = media_type.strip().lower()
+    if media_type != "application/json" and media_type not in _NDJSON:
+        raise UnsupportedMediaType(
+            f"the Content-Type is {media_type[:80]!r}" if media_type else "the Content-Type is missing",
+            hint="send application/json, or application/x-ndjson for one event per line",
+        )
+    name, _, charset = parameters.strip().lower().partition("=")
+    if name == "charset" and charset.strip('"') not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType(f"the charset is {charset[:40]!r}", hint="JSON is UTF-8 (RFC 8259 §8.1)")
+    return media_type
+
+
+def _qos(value: object) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2):
+        return value
+    raise InvalidRequest("qos is not 0, 1 or 2", hint="leave it out to take the topic map's")
+
+
+def _retain(value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise InvalidRequest("retain is not true or false", hint="leave it out to take the topic map's")
+
+
+def _expires(value: object, clock: Callable[[], float]) -> int | None:
+    if value is None:
+        return None
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not 0 < number <= _MAX_EXPIRES_IN:
+        raise InvalidRequest("expires_in is not a number of seconds above 0", hint="such as 3600 for an hour")
+    return int((clock() + number) * 1000)
