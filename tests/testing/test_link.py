@@ -11,6 +11,7 @@ import pytest
 
 from gapless.testing import Link
 
+HOST = "127.0.0.1"
 FOREVER = 3600.0
 
 
@@ -38,7 +39,7 @@ class Echo:
 @asynccontextmanager
 async def echo_server() -> AsyncIterator[Echo]:
     echo = Echo()
-    server = await asyncio.start_server(echo.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(echo.serve, HOST, 0)
     echo.port = server.sockets[0].getsockname()[1]
     try:
         yield echo
@@ -58,7 +59,7 @@ class Peer:
 
 @asynccontextmanager
 async def connect(port: int) -> AsyncIterator[Peer]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(HOST, port)
     try:
         yield Peer(reader, writer)
     finally:
@@ -66,7 +67,7 @@ async def connect(port: int) -> AsyncIterator[Peer]:
 
 
 async def test_carries_both_ways_and_counts() -> None:
-    async with echo_server() as echo, Link(echo.port) as link, connect(link.port) as peer:
+    async with echo_server() as echo, Link(HOST, echo.port) as link, connect(link.port) as peer:
         assert await peer.ask(b"hello") == b"hello"
         assert (link.connections, link.open_connections) == (1, 1)
         assert (link.bytes_to_server, link.bytes_to_client) == (5, 5)
@@ -74,7 +75,7 @@ async def test_carries_both_ways_and_counts() -> None:
 
 async def test_carries_megabytes_unchanged() -> None:
     text = bytes(range(256)) * 16_384  # 4 MiB
-    async with echo_server() as echo, Link(echo.port) as link, connect(link.port) as peer:
+    async with echo_server() as echo, Link(HOST, echo.port) as link, connect(link.port) as peer:
         async with asyncio.TaskGroup() as group:
             answer = group.create_task(peer.reader.readexactly(len(text)))
             for start in range(0, len(text), 1 << 18):
@@ -84,7 +85,7 @@ async def test_carries_megabytes_unchanged() -> None:
 
 
 async def test_end_of_file_of_one_side_leaves_the_other_way_open() -> None:
-    async with echo_server() as echo, Link(echo.port) as link, connect(link.port) as peer:
+    async with echo_server() as echo, Link(HOST, echo.port) as link, connect(link.port) as peer:
         peer.writer.write(b"last words")
         peer.writer.write_eof()
         assert await peer.reader.read() == b"last words"
@@ -105,7 +106,7 @@ def test_url_without_port_is_refused() -> None:
 
 
 async def test_cut_resets_both_sides_and_new_connections_work() -> None:
-    async with echo_server() as echo, Link(echo.port) as link:
+    async with echo_server() as echo, Link(HOST, echo.port) as link:
         async with connect(link.port) as peer:
             await peer.ask(b"x")
             await link.cut()
@@ -119,7 +120,7 @@ async def test_cut_resets_both_sides_and_new_connections_work() -> None:
 
 
 async def test_cut_with_fin_ends_both_sides_in_order() -> None:
-    async with echo_server() as echo, Link(echo.port) as link, connect(link.port) as peer:
+    async with echo_server() as echo, Link(HOST, echo.port) as link, connect(link.port) as peer:
         await peer.ask(b"x")
         await link.cut("fin")
         assert await peer.reader.read() == b""
@@ -129,7 +130,7 @@ async def test_cut_with_fin_ends_both_sides_in_order() -> None:
 
 
 async def test_a_reset_of_one_side_reaches_the_other() -> None:
-    async with echo_server() as echo, Link(echo.port) as link, connect(link.port) as peer:
+    async with echo_server() as echo, Link(HOST, echo.port) as link, connect(link.port) as peer:
         await peer.ask(b"x")
         reset_on_close = struct.pack("ii", 1, 0)
         peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset_on_close)
@@ -138,7 +139,7 @@ async def test_a_reset_of_one_side_reaches_the_other() -> None:
 
 
 async def test_cut_finds_a_connection_that_was_accepted_a_moment_ago() -> None:
-    async with echo_server() as echo, Link(echo.port) as link, connect(link.port) as peer:
+    async with echo_server() as echo, Link(HOST, echo.port) as link, connect(link.port) as peer:
         await link.wait_connections(1)
         await link.cut()
         with pytest.raises(ConnectionResetError):
@@ -146,12 +147,12 @@ async def test_cut_finds_a_connection_that_was_accepted_a_moment_ago() -> None:
 
 
 async def test_refused_and_restored_on_the_same_port() -> None:
-    async with echo_server() as echo, Link(echo.port) as link, connect(link.port) as peer:
+    async with echo_server() as echo, Link(HOST, echo.port) as link, connect(link.port) as peer:
         await peer.ask(b"x")
         port = link.port
         link.refuse()
         with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.open_connection(HOST, port)
         assert await peer.ask(b"still open") == b"still open"
         link.restore()
         async with connect(port) as second:
@@ -159,22 +160,22 @@ async def test_refused_and_restored_on_the_same_port() -> None:
 
 
 async def test_the_port_stays_ours_while_refused() -> None:
-    async with echo_server() as echo, Link(echo.port) as link:
+    async with echo_server() as echo, Link(HOST, echo.port) as link:
         link.refuse()
         with pytest.raises(OSError, match="in use"):
-            await asyncio.start_server(echo.serve, "127.0.0.1", link.port)
+            await asyncio.start_server(echo.serve, HOST, link.port)
 
 
 async def test_a_server_that_is_away_resets_the_client() -> None:
     async with echo_server() as echo:
         port = echo.port
-    async with Link(port) as link, connect(link.port) as peer:
+    async with Link(HOST, port) as link, connect(link.port) as peer:
         with pytest.raises(ConnectionResetError):
             await peer.reader.read()
 
 
 async def test_a_blackhole_holds_everything_and_restore_delivers_it_in_order() -> None:
-    async with echo_server() as echo, Link(echo.port) as link:
+    async with echo_server() as echo, Link(HOST, echo.port) as link:
         async with connect(link.port) as one, connect(echo.port) as direct:
             await one.ask(b"before")
             link.blackhole()
@@ -192,7 +193,7 @@ async def test_a_blackhole_holds_everything_and_restore_delivers_it_in_order() -
 
 
 async def test_a_blackhole_hides_the_end_of_a_side() -> None:
-    async with echo_server() as echo, Link(echo.port) as link:
+    async with echo_server() as echo, Link(HOST, echo.port) as link:
         async with connect(link.port) as peer, connect(echo.port) as direct:
             await peer.ask(b"x")
             link.blackhole()
@@ -207,7 +208,7 @@ async def test_a_blackhole_hides_the_end_of_a_side() -> None:
 
 
 async def test_a_blackhole_of_one_way_lets_the_other_through() -> None:
-    async with echo_server() as echo, Link(echo.port) as link:
+    async with echo_server() as echo, Link(HOST, echo.port) as link:
         async with connect(link.port) as peer, connect(echo.port) as direct:
             await peer.ask(b"x")
             link.blackhole("to_client")
@@ -220,7 +221,7 @@ async def test_a_blackhole_of_one_way_lets_the_other_through() -> None:
 
 
 async def test_a_blackhole_holds_the_sender_up() -> None:
-    async with echo_server() as echo, Link(echo.port, kernel_buffer=8192) as link, connect(link.port) as peer:
+    async with echo_server() as echo, Link(HOST, echo.port, kernel_buffer=8192) as link, connect(link.port) as peer:
         await peer.ask(b"x")
         link.blackhole("to_server")
         peer.writer.write(bytes(64 << 20))
@@ -235,7 +236,7 @@ async def test_a_blackhole_holds_the_sender_up() -> None:
 
 
 async def test_a_delay_lets_others_be_first_and_keeps_order() -> None:
-    async with echo_server() as echo, Link(echo.port) as delayed, Link(echo.port) as prompt:
+    async with echo_server() as echo, Link(HOST, echo.port) as delayed, Link(HOST, echo.port) as prompt:
         async with connect(delayed.port) as late, connect(prompt.port) as early:
             await late.ask(b"x")
             delayed.delay(FOREVER, "to_server")
@@ -248,7 +249,7 @@ async def test_a_delay_lets_others_be_first_and_keeps_order() -> None:
 
 
 async def test_a_delay_passes_by_itself() -> None:
-    async with echo_server() as echo, Link(echo.port) as link, connect(link.port) as peer:
+    async with echo_server() as echo, Link(HOST, echo.port) as link, connect(link.port) as peer:
         loop = asyncio.get_running_loop()
         await peer.ask(b"x")
         link.delay(0.05)
@@ -258,7 +259,7 @@ async def test_a_delay_passes_by_itself() -> None:
 
 
 async def test_a_slow_link_delivers_bit_by_bit() -> None:
-    async with echo_server() as echo, Link(echo.port) as link, connect(link.port) as peer:
+    async with echo_server() as echo, Link(HOST, echo.port) as link, connect(link.port) as peer:
         text = b"0123456789" * 1000
         link.slow(1 / FOREVER, "to_client")  # one byte at once, the next in an hour
         peer.writer.write(text)
@@ -274,7 +275,7 @@ async def test_a_slow_link_delivers_bit_by_bit() -> None:
 async def test_a_slow_reader_is_felt_through_the_link() -> None:
     """Backpressure passes through: while nobody reads, only the kernel's buffers fill."""
     size = 64 << 20
-    async with echo_server() as echo, Link(echo.port, kernel_buffer=8192) as link:
+    async with echo_server() as echo, Link(HOST, echo.port, kernel_buffer=8192) as link:
         async with connect(link.port) as peer, connect(echo.port) as direct:
             peer.writer.write(bytes(size))
             carried, still = -1, 0
@@ -287,20 +288,20 @@ async def test_a_slow_reader_is_felt_through_the_link() -> None:
 
 @pytest.mark.parametrize("seconds", [-1.0, -0.001])
 async def test_a_negative_delay_is_refused(seconds: float) -> None:
-    link = Link(1)
+    link = Link(HOST, 1)
     with pytest.raises(ValueError, match="not negative"):
         link.delay(seconds)
 
 
 @pytest.mark.parametrize("rate", [0.0, -5.0])
 async def test_a_rate_that_is_not_positive_is_refused(rate: float) -> None:
-    link = Link(1)
+    link = Link(HOST, 1)
     with pytest.raises(ValueError, match="positive"):
         link.slow(rate)
 
 
 async def test_many_connections_at_once() -> None:
-    async with echo_server() as echo, Link(echo.port) as link:
+    async with echo_server() as echo, Link(HOST, echo.port) as link:
 
         async def one(number: int) -> None:
             async with connect(link.port) as peer:
@@ -316,12 +317,12 @@ async def test_many_connections_at_once() -> None:
 
 async def test_leaving_the_link_resets_what_is_open() -> None:
     async with echo_server() as echo:
-        async with Link(echo.port) as link:
-            reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+        async with Link(HOST, echo.port) as link:
+            reader, writer = await asyncio.open_connection(HOST, link.port)
             writer.write(b"x")
             await reader.readexactly(1)
         with pytest.raises(ConnectionResetError):
             await reader.read()
         writer.transport.abort()
         with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", link.port)
+            await asyncio.open_connection(HOST, link.port)

@@ -42,12 +42,12 @@ class Link:
         connections: connections accepted so far.
     """
 
-    def __init__(self, port: int, *, host: str = _HOST, kernel_buffer: int | None = None) -> None:
+    def __init__(self, host: str, port: int, *, kernel_buffer: int | None = None) -> None:
         """Prepare a link to `host:port`; `async with` opens it.
 
         Args:
-            port: the server's port.
             host: the server's address.
+            port: the server's port.
             kernel_buffer: bytes of the kernel's receive buffer on both of the link's sockets, so that a
                 slow reader is felt early; default: the system's, which may take megabytes.
         """
@@ -70,7 +70,7 @@ class Link:
         parts = urlsplit(url)
         if parts.hostname is None or parts.port is None:
             raise ValueError(f"a link needs a URL with host and port, not {url!r}")
-        return cls(parts.port, host=parts.hostname, kernel_buffer=kernel_buffer)
+        return cls(parts.hostname, parts.port, kernel_buffer=kernel_buffer)
 
     def url(self, scheme: str, path: str = "") -> str:
         """`scheme://127.0.0.1:PORTpath`: how a client connects through the link."""
