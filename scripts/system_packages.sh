@@ -22,6 +22,7 @@ can_be_root() {
 # Debian starts a daemon as it installs it. Mosquitto's would take port 1883, which is our own edge's,
 # and nobody asked for it to run: policy-rc.d forbids starts while we install, and is put back after.
 POLICY=/usr/sbin/policy-rc.d
+OURS='# made by gapless while it installs packages'
 restore_policy() {
   as_root rm -f "$POLICY"
   if as_root test -e "$POLICY.before-gapless"; then as_root mv "$POLICY.before-gapless" "$POLICY"; fi
@@ -30,12 +31,13 @@ restore_policy() {
 apt_install() {
   local log status=0
   log=$(mktemp)
-  if as_root test -e "$POLICY" && ! as_root test -e "$POLICY.before-gapless"; then
+  # One of ours is left over from a run that was killed: it is not what to put back.
+  if as_root test -e "$POLICY" && ! as_root grep -qF "$OURS" "$POLICY"; then
     as_root mv "$POLICY" "$POLICY.before-gapless"
   fi
   trap restore_policy EXIT
   trap 'exit 130' INT TERM
-  printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
+  printf '#!/bin/sh\n%s\nexit 101\n' "$OURS" | as_root tee "$POLICY" >/dev/null
   as_root chmod 755 "$POLICY"
   {
     as_root apt-get update &&
