@@ -127,6 +127,7 @@ async def test_another_users_pid_opens_nothing(gateway: Gateway, js: Path) -> No
         await publish(gateway, 1)
         await gateway.publish(type="lead:updated", data={"leadId": "2", "n": 2})
         assert await thief.numbers(1) == [2]
+        assert await owner.numbers(2) == [0, 1]
 
 
 async def test_recovery_survives_the_death_of_the_gateway(tmp_path: Path, js: Path) -> None:

@@ -12,25 +12,25 @@ import os
 import signal
 import socket
 import time as _time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
-from gapless import __version__
 from gapless.auth import DevelopmentGate, Gate
 from gapless.config import Settings
 from gapless.envelope import read_envelope
 from gapless.errors import ConfigError
 from gapless.event import Origin
 from gapless.eventlog import EventLog, MemoryLog, SqliteLog
+from gapless.gateway.samples import socketio_samples
 from gapless.hub import Hub
 from gapless.ingress import Accepted, Ingress, Publication
 from gapless.link import BrokerLink
 from gapless.topicmap import TopicMap, crm_map, load_map
-from gapless.transports.http import HttpDoors
+from gapless.transports.http import HttpDoors, Offers, Sample
 from gapless.transports.mqtt import MqttEdge
 from gapless.transports.raw_websocket import LendingWebSocket
 from gapless.transports.socketio import SocketIoDoor
@@ -74,7 +74,14 @@ class Gateway:
         self.socketio = SocketIoDoor(**common, options=settings.socketio)
         self.mqtt = MqttEdge(**common, options=settings.edge)
         self.link = _make_link(self) if settings.link is not None else None
-        self.http = HttpDoors(**common, topic_map=self.topic_map, options=settings.http, status=self.status)
+        self.http = HttpDoors(
+            **common,
+            topic_map=self.topic_map,
+            options=settings.http,
+            status=self.status,
+            offers=self._offers,
+            samples=self._samples,
+        )
         self.app = self._make_app()
         self._server: _Server | None = None
         self._tasks: asyncio.TaskGroup | None = None
@@ -82,8 +89,8 @@ class Gateway:
         self._mqtt_port: int | None = None
         self._http_port = 0
 
-    def _make_app(self) -> FastAPI:
-        app = FastAPI(title="Gapless", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    def _make_app(self) -> Starlette:
+        app = Starlette()
         self.http.mount(app)
         app.mount(self.settings.socketio.path, self.socketio.app)
         app.mount("/mqtt", self.mqtt.websocket_app)
@@ -234,11 +241,14 @@ class Gateway:
         return await self.ingress.submit(Publication(envelope=envelope, origin=_PYTHON))
 
     def status(self) -> dict[str, str]:
-        """State of each part: `ok`, or what is wrong with it."""
-        status = {"log": self.log.problem or "ok"}
-        if self.link is not None:
-            status["link"] = self.link.problem or "ok"
-        return status
+        """State of each part besides the log: `ok`, or what is wrong with it."""
+        return {} if self.link is None else {"link": self.link.problem or "ok"}
+
+    def _offers(self) -> Offers:
+        return Offers(socketio_path=self.settings.socketio.path.rstrip("/") + "/", mqtt_port=self._mqtt_port)
+
+    def _samples(self) -> Iterable[Sample]:
+        yield from socketio_samples(self.socketio.counts())
 
 
 class _Server(uvicorn.Server):

@@ -137,6 +137,16 @@ class SocketIoDoor:
         """Connected clients that are being fed from the log now."""
         return sum(not client.cursor.live for client in self._clients.values())
 
+    def counts(self) -> dict[str, int]:
+        """What the door counts, for `/metrics`."""
+        return {
+            "connections": self.connections,
+            "behind": self.behind,
+            "recovered": self.recovered,
+            "not_recovered": self.not_recovered,
+            "refused": self.refused,
+        }
+
     # --- fan-out
 
     def deliver(self, record: Record) -> None:
@@ -162,10 +172,18 @@ class SocketIoDoor:
 
     # --- the life of a connection (see server.Lifecycle)
 
-    async def returning(self, eio_sid: str, pid: str, offset: str | None) -> str | None:
+    async def returning(self, eio_sid: str, auth: dict[str, Any], environ: Mapping[str, Any]) -> str | None:
         """Find the session of a client that comes back; see `Lifecycle.returning`."""
-        cursor = self._cursor_from(offset)
+        pid: str = auth["pid"]
+        try:
+            identity = await self._gate.authenticate(_credentials(auth, environ))
+        except Unauthorized:
+            return None  # refused in `_on_connect`, and nobody's session was touched
+        cursor = self._cursor_from(auth.get("offset"))
         session = await self._sessions.load(pid) if pid not in self._resuming else None
+        if session is not None and session.user_id != identity.user_id:
+            logger.warning("a client showed the pid of another user's session %s", session.sid)
+            session = None
         if session is not None and cursor is None:  # it never got an event: from its connect on
             cursor = self._hub.cursor_at(Position(self._hub.epoch, session.start))
         if session is None or cursor is None or not cursor.complete:
@@ -186,8 +204,8 @@ class SocketIoDoor:
         if recovery is not None:
             self._resuming.pop(recovery.pid, None)
 
-    def _cursor_from(self, offset: str | None) -> Cursor | None:
-        if offset is None:
+    def _cursor_from(self, offset: object) -> Cursor | None:
+        if not isinstance(offset, str):
             return None
         try:
             return self._hub.cursor_at(Position.parse(offset))
@@ -218,11 +236,6 @@ class SocketIoDoor:
             raise socketio.exceptions.ConnectionRefusedError(error.message, error.to_wire()) from error
         eio_sid: str = self.server.manager.eio_sid_from_sid(sid, "/")
         recovery = self._recoveries.get(eio_sid)
-        if recovery is not None and recovery.session.user_id != identity.user_id:
-            logger.warning("client %s showed the pid of another user's session", sid)
-            self.not_recovered += 1
-            self._lost.add(eio_sid)
-            recovery = None
         client = Client(
             sid=sid,
             eio_sid=eio_sid,

@@ -9,6 +9,7 @@ overridden methods only; nothing is patched.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import socketio
@@ -20,8 +21,11 @@ from gapless.transports.socketio.engine import Engine
 class Lifecycle(Protocol):
     """What the door does at each step of a connection."""
 
-    async def returning(self, eio_sid: str, pid: str, offset: str | None) -> str | None:
-        """The session id to recover, or None; a half-open predecessor is ended here."""
+    async def returning(self, eio_sid: str, auth: dict[str, Any], environ: Mapping[str, Any]) -> str | None:
+        """The session id to recover for a client that shows a `pid`, or None.
+
+        A half-open predecessor is ended here.
+        """
 
     def settled(self, eio_sid: str) -> None:
         """The connection attempt that called `returning` has ended, well or not."""
@@ -108,8 +112,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         async with self._admission:
             try:
                 if isinstance(data, dict) and isinstance(data.get("pid"), str):
-                    offset = data["offset"] if isinstance(data.get("offset"), str) else None
-                    sid = await self.lifecycle.returning(eio_sid, data["pid"], offset)
+                    sid = await self.lifecycle.returning(eio_sid, data, self.environ[eio_sid])
                     if sid is not None:
                         self.manager.returning[eio_sid] = sid
                 await super()._handle_connect(eio_sid, namespace, data)
