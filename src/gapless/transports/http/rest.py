@@ -153,6 +153,8 @@ def parse_json(text: bytes) -> Any:
         reason = str(error)
         match = _BYTE.search(reason)
         at = int(match.group(1)) if match else len(text)
+        if "trailing characters" in reason:
+            at -= 1  # msgspec has read it by then
         where = _place(text, at)
         reason = _BYTE.sub("", reason).strip() or "malformed JSON"
         message = f"{reason} (line {where['line']}, column {where['column']})"
