@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from gapless.envelope import Envelope, content_id
-from gapless.errors import InvalidPayload, InvalidRequest, InvalidTopic, PayloadTooLarge
+from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, InvalidTopic, PayloadTooLarge
 from gapless.event import Event, EventIds, MqttMessage, Origin
 from gapless.eventlog import Appended, EventLog, StateWrite
 from gapless.hub import Hub
@@ -149,7 +149,7 @@ class Ingress:
         for index, publication in enumerate(publications):
             try:
                 made.append(self.make_event(publication))
-            except InvalidRequest as error:
+            except GaplessError as error:
                 error.details["index"] = index
                 raise
         durable = [event for event, ephemeral in made if not ephemeral]
