@@ -19,7 +19,8 @@ for candidate in python3 python3.13 python3.12 python3.11 python3.14 python; do
   fi
 done
 
-found=$(python3 -V 2>&1 || echo "no python3")
+found="no python3"
+if command -v python3 >/dev/null 2>&1; then found=$(python3 -V 2>&1); fi
 echo "gapless needs Python 3.11 or newer, found: $found." >&2
 echo "Debian: apt-get install python3 python3-venv   macOS: brew install python@3.13" >&2
 echo "or name one: make setup PYTHON=/path/to/python3" >&2
