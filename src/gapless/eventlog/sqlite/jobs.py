@@ -1,0 +1,107 @@
+"""What waits for the writer, and what comes back from it."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gapless.event import Event, Record
+from gapless.eventlog.contract import Appended, StateKind, StateWrite
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class AppendJob:
+    """Events with their stored forms, and state values with them. `size` in bytes, for the bound."""
+
+    future: Future[list[Appended]]
+    events: Sequence[Event]
+    bodies: Sequence[bytes]
+    state: Sequence[StateWrite]
+    size: int
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class StateJob:
+    """State values alone."""
+
+    future: Future[None]
+    writes: Sequence[StateWrite]
+    durable: bool
+    size: int
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class RetainedJob:
+    """An ephemeral event as its topic's last value; None clears the topic."""
+
+    future: Future[None]
+    topic: str
+    event: Event | None
+    body: bytes
+    size: int
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class ReadStateJob:
+    """One state value, or with `key` None all of the kind, as of this place in the queue."""
+
+    future: Future[Any]
+    kind: StateKind
+    key: str | None
+    size: int = 100
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class ReadRetainedJob:
+    """All retained messages, as of this place in the queue."""
+
+    future: Future[list[Record]]
+    size: int = 100
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class TrimJob:
+    """Delete one chunk of what the retention no longer keeps; answers how many events."""
+
+    future: Future[int]
+    now: float
+    size: int = 100
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class StopJob:
+    """Close: the last job."""
+
+    future: Future[None]
+    size: int = 0
+
+
+WriteJob = AppendJob | StateJob | RetainedJob | ReadStateJob | ReadRetainedJob
+Job = WriteJob | TrimJob | StopJob
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """What the writer tells the event loop, once per transaction.
+
+    Attributes:
+        records: newly committed events, in offset order, duplicates not among them.
+        answers: futures with their results, in the order of the calls.
+        refused: futures with their errors.
+        size: bytes that wait no longer.
+        trimmed: offset through which retention has deleted.
+        wrote: whether something was stored: what failed before has passed.
+        fault: why writing fails, for people.
+        dead: whether the writer has ended by a defect and will answer nothing more.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    answers: list[tuple[Future[Any], object]] = field(default_factory=list)
+    refused: list[tuple[Future[Any], BaseException]] = field(default_factory=list)
+    size: int = 0
+    trimmed: int | None = None
+    wrote: bool = False
+    fault: str | None = None
+    dead: bool = False

@@ -1,0 +1,228 @@
+"""Reading pages of history, on a few threads with read-only connections of their own.
+
+Rows are gathered into one result row by SQL aggregates wherever there may be many, because
+every row that SQLite hands over costs a turn at the interpreter's lock (see `schema.pack`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from gapless.errors import LogCorrupt, LogUnavailable
+from gapless.event import Event
+from gapless.eventlog.contract import Selector
+from gapless.eventlog.encoding import decode_event
+from gapless.eventlog.sqlite.schema import BLOCK_BITS, as_json, connect_reader
+from gapless.mqtt.filters import matches
+
+T = TypeVar("T")
+
+#: Most index look-ups and topics looked at in one call; the page then ends early.
+_MOST_LOOKED_AT = 20_000
+#: Most bytes of stored events in one page; the page then ends early.
+_PAGE_BYTES = 4 << 20
+_TOPICS_AT_ONCE = 2000
+_MOST_BLOCKS_AT_ONCE = 16
+
+_SELECT_BY_ROOM = """
+SELECT json_group_array(found) FROM (
+    SELECT DISTINCT entries."offset" AS found
+    FROM json_each(?1) AS blocks CROSS JOIN json_each(?2) AS wanted CROSS JOIN event_rooms AS entries
+        ON entries.block = blocks.value AND entries.room = wanted.value
+    WHERE entries."offset" > ?3 AND entries."offset" <= ?4
+    ORDER BY found LIMIT ?5
+)
+"""
+_SELECT_TOPICS = """
+SELECT json_group_array(topic) FROM (
+    SELECT topic FROM events WHERE "offset" > ? AND "offset" <= ? ORDER BY "offset"
+)
+"""
+# group_concat joins blobs as the bytes they are in a database of UTF-8 encoding.
+_SELECT_BODIES = """
+SELECT json_group_array("offset"), json_group_array(length(body)), CAST(group_concat(body, '') AS BLOB) FROM (
+    SELECT events."offset", events.body
+    FROM json_each(?1) AS wanted CROSS JOIN events ON events."offset" = wanted.value
+)
+"""
+_integers = msgspec.json.Decoder(list[int]).decode
+_strings = msgspec.json.Decoder(list[str]).decode
+
+
+class Events(NamedTuple):
+    """A page, before its records are made: events with their offsets."""
+
+    events: list[tuple[int, Event]]
+    through: int
+    complete: bool
+
+
+class Readers:
+    """A bounded pool of reading threads.
+
+    Args:
+        path: the database, open in the writer already.
+        threads: how many.
+    """
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._executor = ThreadPoolExecutor(threads, "gapless-log-reader")
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            self._local.connection = connection = connect_reader(self._path)
+            self._connections.append(connection)
+        return connection
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` within one read transaction, on one of the threads.
+
+        Cancelling the caller leaves the work to end by itself, unheard.
+
+        Raises:
+            LogCorrupt: the file turned out to be damaged.
+            LogUnavailable: it cannot be read.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, work)
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN")
+            try:
+                return work(connection)
+            finally:
+                connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise LogUnavailable(f"the log cannot be read: {error}") from error
+        except sqlite3.Error as error:
+            raise LogCorrupt(
+                f"the log's file is damaged: {error}", hint="stop the gateway and restore the log from a backup"
+            ) from error
+
+    def close(self) -> None:
+        """Wait for what is being read, then close. Blocks for milliseconds."""
+        self._executor.shutdown(wait=True)
+        for connection in self._connections:
+            connection.close()
+
+
+def read_page(connection: sqlite3.Connection, selector: Selector, after: int, *, limit: int, upto: int) -> Events:
+    """Matching events with `after < offset <= upto`, within one read transaction.
+
+    The work of one call is bounded; the page then ends early, with `through < upto`.
+    """
+    (trimmed,) = connection.execute("SELECT value FROM meta WHERE key = 'trimmed'").fetchone()
+    start = max(after, trimmed)
+    complete = after >= trimmed
+    if start >= upto:
+        return Events([], max(after, upto), complete)
+    if selector.everything:
+        through = min(upto, start + limit)
+        offsets = list(range(start + 1, through + 1))
+    else:
+        offsets, through = _find_offsets(connection, selector, start, limit=limit, upto=upto)
+    events = _load(connection, offsets)
+    if len(events) < len(offsets):
+        through = events[-1][0]  # the page is full by bytes
+    return Events(events, through, complete)
+
+
+def find_event(connection: sqlite3.Connection, event_id: str) -> tuple[int, Event] | None:
+    """The event with this id and its offset."""
+    row = connection.execute('SELECT "offset", body FROM events WHERE id = ?', (event_id,)).fetchone()
+    return None if row is None else (row[0], decode_event(row[1]))
+
+
+def _find_offsets(
+    connection: sqlite3.Connection, selector: Selector, start: int, *, limit: int, upto: int
+) -> tuple[list[int], int]:
+    """At most `limit` matching offsets, and how far every match is among them."""
+    rooms = as_json(sorted(selector.rooms))
+    topics = _TopicTest(selector.filters)
+    found: list[int] = []
+    looked_at = 0
+    blocks_at_once = 1
+    position = start
+    while position < upto and looked_at < _MOST_LOOKED_AT:
+        if selector.filters:
+            end = min(upto, position + _TOPICS_AT_ONCE)
+        else:
+            first_block = (position + 1) >> BLOCK_BITS
+            end = min(upto, ((first_block + blocks_at_once) << BLOCK_BITS) - 1)
+        matching: set[int] = set()
+        wanted = limit - len(found)
+        if selector.rooms:
+            matching.update(_by_room(connection, rooms, position, end, limit=wanted))
+            looked_at += len(selector.rooms) * blocks_at_once + len(matching)
+        if selector.filters:
+            matching.update(_by_topic(connection, topics, position, end))
+            looked_at += end - position
+        if len(matching) >= wanted:
+            found.extend(sorted(matching)[:wanted])
+            return found, found[-1]
+        found.extend(sorted(matching))
+        position = end
+        blocks_at_once = min(2 * blocks_at_once, _MOST_BLOCKS_AT_ONCE)
+    return found, position
+
+
+def _by_room(connection: sqlite3.Connection, rooms: str, start: int, end: int, *, limit: int) -> list[int]:
+    blocks = list(range((start + 1) >> BLOCK_BITS, (end >> BLOCK_BITS) + 1))
+    (found,) = connection.execute(_SELECT_BY_ROOM, (as_json(blocks), rooms, start, end, limit)).fetchone()
+    return _integers(found)
+
+
+def _by_topic(connection: sqlite3.Connection, test: _TopicTest, start: int, end: int) -> list[int]:
+    (gathered,) = connection.execute(_SELECT_TOPICS, (start, end)).fetchone()
+    topics = _strings(gathered)
+    if len(topics) != end - start:
+        raise LogCorrupt(f"events between {start} and {end} are missing", hint="restore the log from a backup")
+    return [offset for offset, topic in enumerate(topics, start + 1) if test(topic)]
+
+
+class _TopicTest:
+    """Whether any filter matches a topic; remembers its answers, as topics repeat."""
+
+    def __init__(self, filters: tuple[str, ...]) -> None:
+        self._exact = frozenset(f for f in filters if "+" not in f and "#" not in f)
+        self._patterns = tuple(f for f in filters if f not in self._exact)
+        self._answers: dict[str, bool] = {}
+
+    def __call__(self, topic: str) -> bool:
+        answer = self._answers.get(topic)
+        if answer is None:
+            answer = topic in self._exact or any(matches(pattern, topic) for pattern in self._patterns)
+            self._answers[topic] = answer
+        return answer
+
+
+def _load(connection: sqlite3.Connection, offsets: list[int]) -> list[tuple[int, Event]]:
+    """The events at these offsets, all or as many of the first as fit a page, but one at least."""
+    events: list[tuple[int, Event]] = []
+    loaded_bytes = 0
+    at_once = 50  # a first taste of how large they are
+    while len(events) < len(offsets) and loaded_bytes < _PAGE_BYTES:
+        wanted = offsets[len(events) : len(events) + at_once]
+        found, lengths, bodies = connection.execute(_SELECT_BODIES, (as_json(wanted),)).fetchone()
+        if _integers(found) != wanted:
+            raise LogCorrupt("events are missing from the log", hint="restore it from a backup")
+        position = 0
+        for offset, length in zip(wanted, _integers(lengths), strict=True):
+            events.append((offset, decode_event(bodies[position : position + length])))
+            position += length
+        loaded_bytes += position
+        at_once = max(1, min(1000, (_PAGE_BYTES - loaded_bytes) * len(events) // loaded_bytes))
+    return events

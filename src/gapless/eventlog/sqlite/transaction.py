@@ -1,0 +1,231 @@
+"""One transaction of the writer: from jobs to rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar, assert_never
+
+from gapless.event import Event, Record
+from gapless.eventlog.contract import Appended, StateKind, StateWrite
+from gapless.eventlog.encoding import decode_event
+from gapless.eventlog.sqlite.jobs import (
+    AppendJob,
+    Outcome,
+    ReadRetainedJob,
+    ReadStateJob,
+    RetainedJob,
+    StateJob,
+    WriteJob,
+)
+from gapless.eventlog.sqlite.schema import BLOCK_BITS, as_json, pack
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+_MAX_INTEGER = 2**63 - 1
+
+_INSERT_EVENTS = """
+INSERT INTO events ("offset", id, topic, total, appended, body)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    json_extract(value, '$[3]'), ?3, substr(?2, json_extract(value, '$[4]'), json_extract(value, '$[5]'))
+FROM json_each(?1)
+"""
+# A caller's event may name a room twice.
+_INSERT_ROOMS = f"""
+INSERT OR IGNORE INTO event_rooms (block, room, "offset")
+SELECT json_extract(value, '$[0]') >> {BLOCK_BITS}, json_extract(value, '$[1]'), json_extract(value, '$[0]')
+FROM json_each(?1)
+"""
+_SELECT_KNOWN = """
+SELECT events.id, events."offset", events.body
+FROM json_each(?1) AS wanted CROSS JOIN events ON events.id = wanted.value
+"""
+_UPSERT_STATE = """
+INSERT OR REPLACE INTO state (kind, key, value)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+    substr(?2, json_extract(value, '$[2]'), json_extract(value, '$[3]'))
+FROM json_each(?1)
+"""
+_DELETE_STATE = """
+DELETE FROM state WHERE (kind, key) IN (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?1)
+)
+"""
+_UPSERT_RETAINED = """
+INSERT OR REPLACE INTO retained (topic, "offset", expires, body)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+    substr(?2, json_extract(value, '$[3]'), json_extract(value, '$[4]'))
+FROM json_each(?1)
+"""
+_DELETE_RETAINED = "DELETE FROM retained WHERE topic IN (SELECT value FROM json_each(?1))"
+
+
+@dataclass(slots=True, frozen=True)
+class Tip:
+    """The log's newest end, as committed.
+
+    Attributes:
+        head: offset of the newest event.
+        total: bytes of all events up to it, by `Event.size`, counted from some start.
+        appended: milliseconds since the Unix epoch when it was appended.
+        highest_id: highest id ever seen; a higher one needs no look-up.
+    """
+
+    head: int
+    total: int
+    appended: int
+    highest_id: str
+
+
+class Transaction:
+    """Collects the effects of jobs in their order, then stores them at once.
+
+    Later effects of one transaction see the earlier ones: they are collected in dictionaries
+    by key, so each topic and each state value is written once however often it changed.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, tip: Tip, *, epoch: str, now_ms: int) -> None:
+        self._connection = connection
+        self._epoch = epoch
+        self._known: dict[str, Record] = {}
+        self._events: list[tuple[int, str, str, int, bytes]] = []
+        self._rooms: list[tuple[int, str]] = []
+        self._retained: dict[str, tuple[Record, bytes] | None] = {}
+        self._state: dict[tuple[StateKind, str], bytes | None] = {}
+        self._durable = False
+        self.tip = replace(tip, appended=max(tip.appended, now_ms))
+        self.outcome = Outcome()
+
+    @property
+    def durable(self) -> bool:
+        """Whether it must survive a power cut (and not only the death of the process)."""
+        return self._durable
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is anything to store."""
+        return bool(self._events or self._retained or self._state)
+
+    def apply(self, jobs: list[WriteJob]) -> None:
+        """Take the jobs' effects and their answers, in order."""
+        self._look_up([event.id for job in jobs if isinstance(job, AppendJob) for event in job.events])
+        for job in jobs:
+            self.outcome.size += job.size
+            match job:
+                case AppendJob():
+                    self._durable |= bool(job.events or job.state)
+                    self._write_state(job.state)
+                    appended = [self._append(*pair) for pair in zip(job.events, job.bodies, strict=True)]
+                    self.outcome.answers.append((job.future, appended))
+                case StateJob():
+                    self._durable |= job.durable
+                    self._write_state(job.writes)
+                    self.outcome.answers.append((job.future, None))
+                case RetainedJob():
+                    self._retain(job.topic, None if job.event is None else Record(job.event), job.body)
+                    self.outcome.answers.append((job.future, None))
+                case ReadStateJob():
+                    kind, key = job.kind, job.key
+                    value = self._all_state(kind) if key is None else self._read_state(kind, key)
+                    self.outcome.answers.append((job.future, value))
+                case ReadRetainedJob():
+                    self.outcome.answers.append((job.future, self._all_retained()))
+                case _:
+                    assert_never(job)
+
+    def store(self) -> None:
+        """Write everything within the connection's open transaction.
+
+        Raises:
+            sqlite3.Error: it cannot be written; roll back.
+        """
+        execute = self._connection.execute
+        if self._events:
+            execute(_INSERT_EVENTS, (*pack(self._events), self.tip.appended))
+        if self._rooms:
+            execute(_INSERT_ROOMS, (as_json(self._rooms),))
+        kept = [
+            (topic, record.offset, _as_integer(record.event.expires), body)
+            for topic, (record, body) in _present(self._retained)
+        ]
+        if kept:
+            execute(_UPSERT_RETAINED, pack(kept))
+        if len(kept) < len(self._retained):
+            execute(_DELETE_RETAINED, (as_json([topic for topic, kept in self._retained.items() if kept is None]),))
+        values = [(kind, key, value) for (kind, key), value in _present(self._state)]
+        if values:
+            execute(_UPSERT_STATE, pack(values))
+        if len(values) < len(self._state):
+            execute(_DELETE_STATE, (as_json([name for name, value in self._state.items() if value is None]),))
+
+    def _look_up(self, ids: list[str]) -> None:
+        """Find which ids the log keeps. Ids above the highest are new: the gateway's own rise."""
+        wanted = [event_id for event_id in ids if event_id <= self.tip.highest_id]
+        if not wanted:
+            return
+        for event_id, offset, body in self._connection.execute(_SELECT_KNOWN, (as_json(wanted),)).fetchall():
+            self._known[event_id] = self._record(decode_event(body), offset)
+
+    def _record(self, event: Event, offset: int) -> Record:
+        return Record(event, offset, f"{self._epoch}:{offset}")
+
+    def _append(self, event: Event, body: bytes) -> Appended:
+        known = self._known.get(event.id)
+        if known is not None:
+            return Appended(known, duplicate=True)
+        tip = self.tip
+        record = self._known[event.id] = self._record(event, tip.head + 1)
+        self._events.append((record.offset, event.id, event.topic, tip.total, body))
+        self._rooms.extend((record.offset, room) for room in event.rooms)
+        self.tip = Tip(record.offset, tip.total + event.size, tip.appended, max(tip.highest_id, event.id))
+        if event.retain:
+            self._retain(event.topic, record, body)
+        self.outcome.records.append(record)
+        return Appended(record, duplicate=False)
+
+    def _retain(self, topic: str, record: Record | None, body: bytes) -> None:
+        cleared = record is None or record.event.mqtt_payload == b""
+        self._retained[topic] = None if record is None or cleared else (record, body)
+
+    def _write_state(self, writes: Sequence[StateWrite]) -> None:
+        for kind, key, value in writes:
+            self._state[kind, key] = value
+
+    def _read_state(self, kind: StateKind, key: str) -> bytes | None:
+        if (kind, key) in self._state:
+            return self._state[kind, key]
+        row = self._connection.execute("SELECT value FROM state WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def _all_state(self, kind: StateKind) -> dict[str, bytes]:
+        stored = dict(self._connection.execute("SELECT key, value FROM state WHERE kind = ?", (kind,)).fetchall())
+        for (other, key), value in self._state.items():
+            if other != kind:
+                continue
+            if value is None:
+                stored.pop(key, None)
+            else:
+                stored[key] = value
+        return stored
+
+    def _all_retained(self) -> list[Record]:
+        stored: dict[str, Record] = {}
+        for topic, offset, body in self._connection.execute('SELECT topic, "offset", body FROM retained').fetchall():
+            event = decode_event(body)
+            stored[topic] = self._record(event, offset) if offset else Record(event)
+        for topic, kept in self._retained.items():
+            if kept is None:
+                stored.pop(topic, None)
+            else:
+                stored[topic] = kept[0]
+        return list(stored.values())
+
+
+def _present(values: Mapping[K, V | None]) -> list[tuple[K, V]]:
+    return [(key, value) for key, value in values.items() if value is not None]
+
+
+def _as_integer(milliseconds: int | None) -> int | None:
+    return None if milliseconds is None else min(milliseconds, _MAX_INTEGER)
