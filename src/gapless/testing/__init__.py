@@ -6,11 +6,12 @@ Certificates need the extra `gapless[testing]`; the rest needs nothing more than
 """
 
 from gapless.testing.broker import Broker, BrokerConfig, BrokerUnavailable, run_broker
+from gapless.testing.child import ProcessFailed
 from gapless.testing.gateway import SERVE_COMMAND, Gateway, run_gateway
 from gapless.testing.js import NodeScript, run_node
 from gapless.testing.link import Link, Way
 from gapless.testing.ports import free_port
-from gapless.testing.processes import ProcessFailed, Server
+from gapless.testing.processes import Server
 from gapless.testing.relay import Ending
 from gapless.testing.tls import Certificates, KeyPair, make_certificates
 from gapless.testing.tools import (

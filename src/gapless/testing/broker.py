@@ -14,8 +14,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gapless.testing.child import Child
 from gapless.testing.ports import free_port
-from gapless.testing.processes import Child, Server
+from gapless.testing.processes import Server
 from gapless.testing.tls import Certificates
 from gapless.testing.tools import ToolUnavailable, find_mosquitto
 

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gapless.testing.child import Child
 from gapless.testing.ports import free_port
-from gapless.testing.processes import Child, Server
+from gapless.testing.processes import Server
 
 _HOST = "127.0.0.1"
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gapless.testing.processes import Child
+from gapless.testing.child import Child
 from gapless.testing.tools import ToolUnavailable, find_node
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gapless.testing.processes import Child, ProcessFailed
+from gapless.testing.child import Child, ProcessFailed
 
 
 async def python(code: str) -> Child:
@@ -65,7 +65,7 @@ async def test_signals_to_one_that_has_ended_do_nothing() -> None:
 
 ORPHAN_MAKER = """
 import asyncio, sys
-from gapless.testing.processes import Child
+from gapless.testing.child import Child
 
 CODE = "import socket; s = socket.create_connection(('127.0.0.1', {port})); s.sendall(b'x'); s.recv(1)"
 
