@@ -11,15 +11,19 @@ from gapless.eventlog.contract import (
     StateKind,
     StateWrite,
 )
+from gapless.eventlog.memory import MemoryLog
+from gapless.eventlog.sqlite import SqliteLog
 
 __all__ = [
     "EVERYTHING",
     "Appended",
     "CommittedListener",
     "EventLog",
+    "MemoryLog",
     "Page",
     "Retention",
     "Selector",
+    "SqliteLog",
     "StateKind",
     "StateWrite",
 ]

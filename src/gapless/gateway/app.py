@@ -111,6 +111,7 @@ class Gateway:
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self.log.close)
             await self.hub.start()
+            undo.push_async_callback(self._stop_http)  # after the doors, which end their polls and streams
             for part in (self.socketio, self.mqtt, self.http):
                 await part.start()
                 undo.push_async_callback(part.stop)
@@ -120,7 +121,6 @@ class Gateway:
                 server = await self.mqtt.listen(self.settings.host, self.settings.mqtt_port)
                 self._mqtt_port = server.port
             await self._serve_http(listener)
-            undo.push_async_callback(self._stop_http)
             if self.link is not None:
                 await self.link.start()
                 undo.push_async_callback(self.link.stop)
@@ -173,10 +173,9 @@ class Gateway:
         await server.listening.wait()
 
     async def _stop_http(self) -> None:
-        assert self._server is not None
-        assert self._running is not None
-        self._server.should_exit = True
-        await self._running
+        if self._server is not None and self._running is not None:
+            self._server.should_exit = True
+            await self._running
 
     async def _trim_regularly(self) -> None:
         while True:
