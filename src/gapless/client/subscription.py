@@ -21,14 +21,20 @@ STABLE = 5.0
 class Subscription:
     """The state of `follow`: a cursor.
 
+    Args:
+        after: where it stands at first.
+        drop_repeats: keep back what was processed before; False hands it out, for one who counts.
+
     Attributes:
         cursor: the last position that was processed; None until one is known.
-        repeats: events that came again although they lie before the cursor, and were dropped.
+        drop_repeats: see above.
+        repeats: events that came again although they lie before the cursor.
         reconnects: how often the connection was made anew.
     """
 
-    def __init__(self, after: str | None = None) -> None:
+    def __init__(self, after: str | None = None, *, drop_repeats: bool = True) -> None:
         self.cursor = after
+        self.drop_repeats = drop_repeats
         self.repeats = 0
         self.reconnects = 0
 
@@ -104,7 +110,8 @@ async def follow(
                         case ClientEvent():
                             if state.is_repeat(signal):
                                 state.repeats += 1
-                                continue
+                                if state.drop_repeats:
+                                    continue
                             yield signal
                             state.processed(signal)
             reason = "the connection ended"
