@@ -1,0 +1,294 @@
+"""Messages from the broker, into the log, and only then acknowledged.
+
+Killed at any point:
+
+* before the event is in the log: nothing was acknowledged, the broker sends it again;
+* after, before PUBACK or PUBREC: the broker sends it again. With an id it is known by the log.
+  Without one, at QoS 2, its packet identifier was stored in the event's own transaction. At
+  QoS 1 it is known while this process lives; after a kill it is a second event, as QoS 1 allows;
+* QoS 2, between PUBREC and PUBCOMP: the packet identifier stays stored until PUBREL came, and
+  is removed, durably, before PUBCOMP.
+"""
+
+from __future__ import annotations
+
+import logging
+from asyncio import Future
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+
+from gapless.errors import GaplessError, InvalidRequest
+from gapless.eventlog import EventLog, StateKind, StateWrite
+from gapless.ingress import Accepted, Ingress, Publication
+from gapless.link.connection import Connection
+from gapless.link.errors import LinkError
+from gapless.link.incoming import Reader
+from gapless.link.replays import Replays, digest_of
+from gapless.link.stats import Complaints, LinkStats
+from gapless.mqtt import ProtocolVersion, Puback, Pubcomp, Publish, Pubrec, Pubrel, ReasonCode
+
+logger = logging.getLogger("gapless.link.inbound")
+
+_MOST_WAITING = 2000  # messages handed to the log and not answered, before reading stops
+_MOST_BYTES = 16 << 20
+
+
+class _Ack:
+    """An acknowledgement that is due, in the order in which the messages came [MQTT-4.6.0-2]."""
+
+    __slots__ = ("packet_id", "qos", "ready")
+
+    def __init__(self, packet_id: int, qos: int) -> None:
+        self.packet_id = packet_id
+        self.qos = qos
+        self.ready = False
+
+
+class _Known(msgspec.Struct):
+    """A message by its packet identifier, in case it is sent again.
+
+    Attributes:
+        answer: the log's; None where it was given before a restart.
+        stored: whether its packet identifier is in the log's database.
+    """
+
+    digest: bytes
+    answer: Future[Accepted] | None
+    stored: bool = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether the log did not take it."""
+        answer = self.answer
+        return answer is not None and answer.done() and (answer.cancelled() or answer.exception() is not None)
+
+
+class Inbound:
+    """Takes the messages of one connection after another.
+
+    Args:
+        name: the link's.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        ingress: Ingress,
+        log: EventLog,
+        reader: Reader,
+        replays: Replays,
+        stats: LinkStats,
+    ) -> None:
+        self._name = name
+        self._ingress = ingress
+        self._log = log
+        self._reader = reader
+        self._replays = replays
+        self._stats = stats
+        self._complaints = Complaints(name)
+        self._connection: Connection | None = None
+        self._acks: deque[_Ack] = deque()
+        self._unacknowledged: dict[int, _Known] = {}  # QoS 1, no PUBACK sent
+        self._unreleased: dict[int, _Known] = {}  # QoS 2, no PUBREL seen
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._paused = False
+
+    # From start to end
+
+    async def load(self) -> None:
+        """Read the packet identifiers of QoS 2 messages that were not released."""
+        prefix = self._key("")
+        for key, value in (await self._log.all_state(StateKind.PUMP)).items():
+            if key.startswith(prefix):
+                self._unreleased[int(key[len(prefix) :])] = _Known(value, None, stored=True)
+
+    async def attach(self, connection: Connection, *, session_present: bool) -> None:
+        """Answer on this connection from now on.
+
+        Raises:
+            LogUnavailable: the log is closed or full.
+        """
+        if not session_present:  # the broker has forgotten: the same identifiers mean other messages now
+            self._unacknowledged.clear()
+            stored = [packet_id for packet_id, known in self._unreleased.items() if known.stored]
+            if stored:
+                writes = [StateWrite(StateKind.PUMP, self._key(packet_id), None) for packet_id in stored]
+                await self._log.write_state(writes, durable=True)
+            self._unreleased.clear()
+        self._acks = deque()
+        self._paused = False
+        self._connection = connection
+
+    def detach(self) -> None:
+        """The connection has ended; what the log answers from now on is remembered, not sent."""
+        self._connection = None
+        self._acks = deque()
+
+    # Messages
+
+    def publish(self, packet: Publish) -> None:
+        """A PUBLISH has come."""
+        connection = self._connection
+        if connection is None:
+            return
+        self._stats.received += 1
+        ack = None
+        if packet.qos:
+            ack = _Ack(packet.packet_id, packet.qos)
+            self._acks.append(ack)
+            if self._is_resent(packet, ack):
+                return
+        publication = self._reader.read(packet, connection.version)
+        if publication is None:
+            self._stats.echoes += 1
+            self._settle(packet, ack)
+            return
+        event_id = publication.envelope.id
+        if self._replays.is_replay(packet, event_id):
+            self._stats.duplicates += 1
+            self._settle(packet, ack)
+            return
+        if event_id is None:
+            self._replays.note(packet)
+        self._submit(packet, publication, ack)
+
+    def _submit(self, packet: Publish, publication: Publication, ack: _Ack | None) -> None:
+        state: Sequence[StateWrite] = ()
+        digest = digest_of(packet) if packet.qos else b""
+        if packet.qos == 2 and publication.envelope.id is None:
+            state = (StateWrite(StateKind.PUMP, self._key(packet.packet_id), digest),)
+        try:
+            answer = self._ingress.submit(publication, state=state)
+        except InvalidRequest as error:  # it can never be taken: the broker is not to send it again
+            self._stats.rejected += 1
+            self._complaints.warn("message refused", packet.topic, error)
+            self._settle(packet, ack)
+            return
+        if packet.qos == 1:
+            self._unacknowledged[packet.packet_id] = _Known(digest, answer)
+        elif packet.qos == 2:
+            self._unreleased[packet.packet_id] = _Known(digest, answer, stored=bool(state))
+        self._await(answer, packet, ack)
+
+    def _settle(self, packet: Publish, ack: _Ack | None) -> None:
+        """Acknowledge a message that is not handed to the log."""
+        if ack is None:
+            return
+        if packet.qos == 2:
+            self._unreleased[packet.packet_id] = _Known(digest_of(packet), None)
+        self._answered(ack)
+
+    def _is_resent(self, packet: Publish, ack: _Ack) -> bool:
+        """Whether it is a message that we have, and have not acknowledged (§4.4); then it is answered."""
+        known = (self._unacknowledged if packet.qos == 1 else self._unreleased).get(packet.packet_id)
+        if known is None or known.lost or known.digest != digest_of(packet):
+            return False
+        if packet.qos == 1 and not packet.dup:
+            return False
+        self._stats.duplicates += 1
+        if known.answer is None:
+            self._answered(ack)
+        else:
+            known.answer.add_done_callback(partial(self._on_again, ack, self._acks))
+        return True
+
+    def _on_again(self, ack: _Ack, acks: deque[_Ack], answer: Future[Accepted]) -> None:
+        if acks is not self._acks:
+            return
+        if answer.cancelled() or answer.exception() is not None:
+            self._fail(answer)
+        else:
+            self._answered(ack)
+
+    def _await(self, answer: Future[Accepted], packet: Publish, ack: _Ack | None) -> None:
+        self._waiting += 1
+        self._waiting_bytes += len(packet.payload)
+        if not self._paused and (self._waiting >= _MOST_WAITING or self._waiting_bytes >= _MOST_BYTES):
+            self._paused = True
+            assert self._connection is not None
+            self._connection.pause()
+        answer.add_done_callback(partial(self._on_answer, packet, ack, self._acks))
+
+    def _on_answer(self, packet: Publish, ack: _Ack | None, acks: deque[_Ack], answer: Future[Accepted]) -> None:
+        self._waiting -= 1
+        self._waiting_bytes -= len(packet.payload)
+        if self._paused and self._waiting < _MOST_WAITING // 2 and self._waiting_bytes < _MOST_BYTES // 2:
+            self._paused = False
+            if self._connection is not None:
+                self._connection.resume()
+        if answer.cancelled() or (error := answer.exception()) is not None:
+            if ack is None:
+                self._stats.dropped_qos0 += 1
+                if not answer.cancelled() and isinstance(error, GaplessError):
+                    self._complaints.warn("QoS 0 message dropped", packet.topic, error)
+            elif acks is self._acks:
+                self._fail(answer)
+            return
+        if answer.result().duplicate:
+            self._stats.duplicates += 1
+        else:
+            self._stats.accepted += 1
+        if ack is not None and acks is self._acks:
+            self._answered(ack)
+
+    def _answered(self, ack: _Ack) -> None:
+        ack.ready = True
+        connection, acks = self._connection, self._acks
+        while acks and acks[0].ready and connection is not None:
+            first = acks.popleft()
+            if first.qos == 1:
+                self._unacknowledged.pop(first.packet_id, None)
+                connection.send(Puback(first.packet_id))
+            else:
+                connection.send(Pubrec(first.packet_id))
+
+    def _fail(self, answer: Future[Accepted]) -> None:
+        """The log takes nothing now: end the connection, so that the broker sends it again later."""
+        if self._connection is None:
+            return
+        cause = None if answer.cancelled() else answer.exception()
+        if cause is not None and not isinstance(cause, GaplessError):
+            logger.error("link %s: a message could not be stored", self._name, exc_info=cause)
+        reason = cause.message if isinstance(cause, GaplessError) else type(cause).__name__
+        connection = self._connection
+        self.detach()
+        connection.abort(
+            LinkError("session", f"the log cannot take messages: {reason}", hint="look at the gateway's log and disk")
+        )
+
+    # QoS 2, second half
+
+    def release(self, packet: Pubrel) -> None:
+        """PUBREL has come: forget the packet identifier, then send PUBCOMP."""
+        known = self._unreleased.pop(packet.packet_id, None)
+        connection = self._connection
+        if connection is None:
+            return
+        if known is None:
+            v5 = connection.version is ProtocolVersion.V5
+            code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND if v5 else ReasonCode.SUCCESS
+            connection.send(Pubcomp(packet.packet_id, code))
+        elif not known.stored:
+            connection.send(Pubcomp(packet.packet_id))
+        else:
+            write = StateWrite(StateKind.PUMP, self._key(packet.packet_id), None)
+            done = self._log.write_state((write,), durable=True)
+            done.add_done_callback(partial(self._on_released, packet.packet_id, known, connection))
+
+    def _on_released(self, packet_id: int, known: _Known, connection: Connection, done: Future[None]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            if connection is self._connection:
+                connection.send(Pubcomp(packet_id))
+            return
+        self._unreleased.setdefault(packet_id, known)  # PUBREL comes again, on the next connection
+        if connection is self._connection:
+            self.detach()
+            connection.abort(LinkError("session", "the log cannot take writes", hint="look at the gateway's disk"))
+
+    def _key(self, packet_id: int | str) -> str:
+        return f"{self._name}/in/{packet_id}"

@@ -1,0 +1,132 @@
+"""What a message from the broker is: a publication, or one of our own that comes back."""
+
+from __future__ import annotations
+
+import re
+import time as _time
+from collections.abc import Callable
+
+from gapless.envelope import Envelope, read_payload
+from gapless.errors import InvalidPosition
+from gapless.event import MqttMessage, Origin, Position, parse_time
+from gapless.hub import Hub
+from gapless.ingress import Publication
+from gapless.link.echoes import Echoes
+from gapless.link.outgoing import ID, OUR_PROPERTIES, POSITION, TIME, TYPE
+from gapless.mqtt import Properties, ProtocolVersion, Publish
+
+_POSITION_IN_JSON = re.compile(rb'"position"\s*:\s*"([A-Za-z0-9]{1,32}:[0-9]{1,19})"')
+
+
+class Reader:
+    """Reads messages of one broker.
+
+    Args:
+        link: name of the link, the events' origin.
+        own_status: whether a message is the link's own `online` or `offline`.
+        oldest: offset of the oldest event that the log keeps.
+        clock: seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        link: str,
+        hub: Hub,
+        echoes: Echoes,
+        own_status: Callable[[str, Envelope], bool],
+        oldest: Callable[[], int],
+        clock: Callable[[], float] = _time.time,
+    ) -> None:
+        self._link = link
+        self._hub = hub
+        self._echoes = echoes
+        self._own_status = own_status
+        self._oldest = oldest
+        self._clock = clock
+
+    def read(self, packet: Publish, version: ProtocolVersion) -> Publication | None:
+        """The publication that a message is; None for one of our own, known without the log.
+
+        Never an error: what is wrong with a message is found by `Ingress`.
+        """
+        properties = packet.properties or Properties()
+        tags = _tags(properties)
+        envelope = read_payload(packet.payload)
+        _apply(tags, envelope)
+        if self._is_echo(packet, envelope, tags, version):
+            return None
+        v5 = version is ProtocolVersion.V5
+        expiry = properties.message_expiry_interval
+        return Publication(
+            envelope=envelope,
+            origin=Origin("link", self._link, packet.packet_id or None),
+            topic=packet.topic,
+            qos=packet.qos,
+            # 3.1.1 clears the flag on its way to a subscriber, so there the map has to say
+            retain=packet.retain if v5 else (packet.retain or None),
+            expires=None if expiry is None else int(self._clock() * 1000) + expiry * 1000,
+            mqtt=_message(packet.payload, envelope, properties, tagged=bool(tags)),
+        )
+
+    def _is_echo(self, packet: Publish, envelope: Envelope, tags: dict[str, str], version: ProtocolVersion) -> bool:
+        ids = [value for name, value in _pairs(packet) if name == ID]
+        if any(self._echoes.has_id(event_id) for event_id in (*ids, envelope.id) if event_id is not None):
+            return True
+        if not packet.payload and version is not ProtocolVersion.V5:
+            return self._echoes.take_clearing(packet.topic)
+        if self._own_status(packet.topic, envelope):
+            return True
+        return self._is_before_the_log(packet.payload, envelope, tags)
+
+    def _is_before_the_log(self, payload: bytes, envelope: Envelope, tags: dict[str, str]) -> bool:
+        """Whether it is one of our events that retention has removed, so that the log has no id of it.
+
+        A broker keeps retained messages for longer than we keep events.
+        """
+        text = tags.get(POSITION)
+        if text is None and envelope.id is not None and not envelope.foreign:
+            match = _POSITION_IN_JSON.search(payload)
+            text = match.group(1).decode() if match else None
+        if text is None or not text.startswith(f"{self._hub.epoch}:"):
+            return False
+        try:
+            return 0 < Position.parse(text).offset < self._oldest()
+        except InvalidPosition:
+            return False
+
+
+def _pairs(packet: Publish) -> list[tuple[str, str]]:
+    return [] if packet.properties is None else packet.properties.user_properties
+
+
+def _tags(properties: Properties) -> dict[str, str]:
+    """A gateway's user properties: only together with a position, as anybody may name one `id`."""
+    pairs = properties.user_properties
+    if not pairs:
+        return {}
+    tags = {name: value for name, value in pairs if name in OUR_PROPERTIES}
+    return tags if ID in tags and POSITION in tags and 0 < len(tags[ID]) <= 128 else {}
+
+
+def _apply(tags: dict[str, str], envelope: Envelope) -> None:
+    if tags:
+        envelope.id = tags[ID]
+        if envelope.time is None:
+            envelope.time = parse_time(tags.get(TIME))
+        if envelope.type is None and 0 < len(tags.get(TYPE, "")) <= 256:
+            envelope.type = tags[TYPE]
+
+
+def _message(payload: bytes, envelope: Envelope, properties: Properties, *, tagged: bool) -> MqttMessage:
+    pairs = properties.user_properties
+    if tagged:
+        pairs = [pair for pair in pairs if pair[0] not in OUR_PROPERTIES]
+    return MqttMessage(
+        payload=None if payload == envelope.data else payload,
+        payload_format=properties.payload_format_indicator,
+        content_type=properties.content_type,
+        response_topic=properties.response_topic,
+        correlation_data=properties.correlation_data,
+        user_properties=tuple(pairs),
+    )

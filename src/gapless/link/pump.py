@@ -1,0 +1,385 @@
+"""The pump: the one ordered reader of the log that publishes to the broker.
+
+It keeps its position in the log's database and reads from there, so nothing is dropped while
+the broker is away, however long. It publishes strictly in log order, at most a window of
+messages ahead of the acknowledgements, and begins again with the first that is not settled.
+
+Killed at any point:
+
+* before the position is stored: events are published again, with the same id (QoS 1) or with
+  the packet identifier that the broker knows (QoS 2: no second copy);
+* after it: it was stored only once the broker had taken everything up to it.
+
+A power cut may take the last few stored positions along: then some events are published again,
+also at QoS 2, with the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time as _time
+from collections import deque
+from collections.abc import Callable
+
+from gapless.event import Event, Record
+from gapless.eventlog import EVERYTHING, EventLog
+from gapless.hub import Hub
+from gapless.link.connection import Connection
+from gapless.link.echoes import Echoes
+from gapless.link.errors import LinkError
+from gapless.link.flight import Flight, Phase, Sent, packet_id_of
+from gapless.link.options import LinkOptions
+from gapless.link.outgoing import clears_topic, payload_of, properties_of
+from gapless.link.progress import Progress
+from gapless.link.stats import Complaints, LinkStats
+from gapless.mqtt import (
+    MqttEncodeError,
+    ProtocolVersion,
+    Puback,
+    Pubcomp,
+    Pubrec,
+    Pubrel,
+    ReasonCode,
+    encode_publish,
+    matches,
+)
+from gapless.topicmap import TopicMap
+
+logger = logging.getLogger("gapless.link.pump")
+
+_WINDOW_BYTES = 8 << 20
+_PAGE = 100
+
+
+class Pump:
+    """Publishes the log's events over one connection after another. A fan-out of the hub.
+
+    Args:
+        hears: whether a message published to a topic comes back where the broker has no No Local.
+        clock: seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: LinkOptions,
+        hub: Hub,
+        log: EventLog,
+        topic_map: TopicMap,
+        stats: LinkStats,
+        echoes: Echoes,
+        hears: Callable[[str], bool],
+        clock: Callable[[], float] = _time.time,
+    ) -> None:
+        self._options = options
+        self._hub = hub
+        self._map = topic_map
+        self._stats = stats
+        self._echoes = echoes
+        self._hears = hears
+        self._clock = clock
+        self._complaints = Complaints(options.name)
+        self._progress = Progress(name=options.name, hub=hub, log=log, on_stored=self._release)
+        self._wake = asyncio.Event()
+        self._connection: Connection | None = None
+        self._session_present = False
+        self._again: deque[Sent] = deque()
+        self._page: deque[Record] = deque()
+        self._maybe_sent = 0
+        self._window = options.window
+
+    @property
+    def _flight(self) -> Flight:
+        return self._progress.flight
+
+    @property
+    def position(self) -> int:
+        """Everything up to this offset was taken over by the broker, or is not for it."""
+        return self._flight.position
+
+    @property
+    def behind(self) -> int:
+        """Events between the position and the head."""
+        return max(0, self._hub.head - self._flight.position)
+
+    def owes(self, record: Record) -> bool:
+        """Whether the record is still to be published, or its acknowledgement is due."""
+        return record.offset > self._flight.position and self.wants(record.event)
+
+    def wants(self, event: Event) -> bool:
+        """Whether the event is one for the broker: not one that came from it, and let through by the filter."""
+        origin = event.origin
+        if (origin.door == "link" and origin.client == self._options.name) or event.topic.startswith("$"):
+            return False
+        patterns = self._options.publish
+        if patterns is None:
+            return self._map.route(event.topic).row is not None
+        return any(matches(pattern, event.topic) for pattern in patterns)
+
+    # From start to end
+
+    async def load(self) -> None:
+        """Read the stored state, or begin at the log's end.
+
+        Raises:
+            LogUnavailable: the log is closed.
+        """
+        if await self._progress.load():
+            self._maybe_sent = self._options.window
+
+    async def before_connect(self) -> None:
+        """Call it before each CONNECT: see `PumpState.connecting`."""
+        if self._flight.state("").received:
+            self._progress.connecting = True
+            await self._progress.store_now()
+
+    async def attach(self, connection: Connection, *, session_present: bool) -> None:
+        """Publish over this connection from now on: `feed` does."""
+        self._again = deque(self._flight.reconnected(session_present=session_present))
+        if self._progress.connecting:
+            self._progress.connecting = False
+            await self._progress.store_now()
+        self._session_present = session_present
+        if not session_present:
+            self._maybe_sent = 0
+        self._page.clear()
+        self._window = min(self._options.window, connection.properties.receive_maximum or 65_535)
+        self._connection = connection
+        if self._flight.to_store():
+            self._progress.store_soon(urgent=True)
+
+    def detach(self) -> None:
+        """The connection has ended."""
+        self._connection = None
+        self._again.clear()
+        self._page.clear()
+
+    async def close(self) -> None:
+        """Store the position for good.
+
+        Raises:
+            LogUnavailable: the last position was not written; an older one is.
+        """
+        self.detach()
+        await self._progress.close()
+
+    # Called by the hub, and by the connection
+
+    def deliver(self, record: Record) -> None:
+        """Each new event, in log order; ephemeral ones have offset 0."""
+        if record.offset:
+            self._wake.set()
+        elif self.wants(record.event):
+            self._send_ephemeral(record)
+
+    def wake(self) -> None:
+        """The connection takes data again."""
+        self._wake.set()
+
+    def on_answer(self, packet: Puback | Pubrec | Pubcomp) -> None:
+        """What the broker says to a publication."""
+        match packet:
+            case Puback():
+                _check_quota(packet.reason_code)
+                sent = self._flight.acknowledged(packet.packet_id)
+                if sent is not None:
+                    self._settled(sent, packet.reason_code)
+            case Pubrec():
+                self._on_pubrec(packet)
+            case Pubcomp():
+                sent = self._flight.completed(packet.packet_id)
+                if sent is not None:  # 0x92, not found, after a reconnect: it was completed before
+                    self._settled(sent, ReasonCode.SUCCESS)
+
+    def _on_pubrec(self, packet: Pubrec) -> None:
+        sent = self._flight.received(packet.packet_id)
+        if sent is None:
+            if self._connection is not None:
+                self._connection.send(Pubrel(packet.packet_id, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND))
+        elif packet.reason_code.is_failure:
+            _check_quota(packet.reason_code)
+            self._flight.refused(sent)
+            self._settled(sent, packet.reason_code)
+        elif sent.phase is Phase.STORED:
+            self._send_pubrel(sent)
+        else:
+            self._progress.store_soon(urgent=True)
+
+    def _settled(self, sent: Sent, reason: ReasonCode) -> None:
+        if reason.is_failure:
+            self._stats.refused += 1
+            error = LinkError("session", f"the broker refused it (0x{reason:02X} {reason.name})", reason=reason)
+            self._complaints.warn("event not published", sent.record.event.topic, error)
+        else:
+            self._stats.acknowledged += 1
+        self._progress.store_soon()
+        self._wake.set()
+
+    def _release(self, stored: list[Sent]) -> None:
+        for sent in stored:
+            if self._flight.stored(sent):
+                self._send_pubrel(sent)
+        self._wake.set()
+
+    def _send_pubrel(self, sent: Sent) -> None:
+        if self._connection is not None:
+            self._flight.reopen(sent)
+            self._connection.send(Pubrel(sent.packet_id))
+
+    # Publishing
+
+    async def feed(self) -> None:
+        """Publish for as long as a connection is attached, or until cancelled.
+
+        Raises:
+            LogError: the log cannot be read.
+        """
+        while (connection := self._connection) is not None:
+            self._wake.clear()
+            blocked = self._send_what_fits(connection)
+            if not blocked and self._flight.scanned < self._hub.head:
+                await self._load_page()
+                await asyncio.sleep(0)  # the turn of others, also where the page came from memory
+            else:
+                await self._wake.wait()
+
+    def _send_what_fits(self, connection: Connection) -> bool:
+        """Send until nothing is at hand (False) or no more may be sent (True)."""
+        flight = self._flight
+        while self._again:
+            sent = self._again[0]
+            if not connection.writable or flight.open >= self._window or flight.holds_back(sent.offset, qos=sent.qos):
+                return True
+            self._again.popleft()
+            self._send_again(connection, sent)
+        while self._page:
+            record = self._page[0]
+            if not connection.writable or not flight.takes(record.offset, window=self._window, size=_WINDOW_BYTES):
+                return True
+            if flight.holds_back(record.offset, qos=self._qos(connection, record.event)):
+                return True
+            self._page.popleft()
+            if record.offset > flight.scanned:
+                self._send(connection, record)
+        return False
+
+    async def _load_page(self) -> None:
+        after = self._flight.scanned
+        page = self._hub.page_now(EVERYTHING, after, limit=_PAGE)
+        if page is None:
+            page = await self._hub.page(EVERYTHING, after, limit=_PAGE)
+        if not page.complete:
+            self._count_missed(after, page.records[0].offset if page.records else page.through + 1)
+        if page.records:
+            self._page.extend(page.records)
+        else:
+            self._flight.skip(page.through)
+            self._progress.store_soon()
+
+    def _count_missed(self, after: int, oldest: int) -> None:
+        missed = oldest - after - 1
+        self._stats.missed += missed
+        logger.error(
+            "link %s: retention removed %d events before the broker was there to take them; "
+            "keep events for longer than the broker may be away",
+            *(self._options.name, missed),
+        )
+
+    def _send(self, connection: Connection, record: Record) -> None:
+        flight, event = self._flight, record.event
+        if flight.was_taken_over(record.offset):
+            self._send_pubrel(flight.add_taken_over(record))
+            return
+        expired = event.expires is not None and event.expires <= self._clock() * 1000
+        if expired or not self.wants(event):
+            if expired:
+                self._stats.expired += 1
+            else:
+                self._stats.skipped += 1
+            flight.skip(record.offset)
+            self._progress.store_soon()
+            return
+        qos = self._qos(connection, event)
+        data = self._encode(connection, record, qos=qos, dup=self._maybe_sent > 0)
+        self._maybe_sent = max(0, self._maybe_sent - 1)
+        if data is None or qos == 0:
+            flight.skip(record.offset)
+            self._progress.store_soon()
+        else:
+            flight.add(record, qos=qos, size=len(data))
+        if data is not None:
+            self._write(connection, record, data)
+
+    def _send_again(self, connection: Connection, sent: Sent) -> None:
+        if sent.phase is Phase.STORED:
+            self._send_pubrel(sent)
+        elif sent.phase is Phase.PUBLISHED:
+            data = self._encode(connection, sent.record, qos=sent.qos, dup=self._session_present)
+            if data is None:
+                self._flight.refused(sent)
+                self._progress.store_soon()
+                return
+            self._stats.resent += 1
+            self._flight.reopen(sent)
+            self._write(connection, sent.record, data)
+
+    def _send_ephemeral(self, record: Record) -> None:
+        connection = self._connection
+        if connection is None or not connection.writable:
+            self._stats.ephemeral_dropped += 1
+            return
+        data = self._encode(connection, record, qos=0, dup=False)
+        if data is not None:
+            self._stats.ephemeral += 1
+            self._echoes.sent_ephemeral(record.event.id)
+            self._write(connection, record, data)
+
+    def _write(self, connection: Connection, record: Record, data: bytes) -> None:
+        self._stats.published += 1
+        v5 = connection.version is ProtocolVersion.V5
+        if not v5 and clears_topic(record.event) and self._hears(record.event.topic):
+            self._echoes.sent_clearing(record.event.topic)
+        connection.write(data)
+
+    def _qos(self, connection: Connection, event: Event) -> int:
+        highest = connection.properties.maximum_qos
+        wanted = max(1, min(event.qos, self._options.publish_qos))
+        return wanted if highest is None else min(wanted, highest)
+
+    def _encode(self, connection: Connection, record: Record, *, qos: int, dup: bool) -> bytes | None:
+        """The PUBLISH, or None where it is larger than the broker takes [MQTT-3.2.2-15]."""
+        event, limits = record.event, connection.properties
+        v5 = connection.version is ProtocolVersion.V5
+        try:
+            data = encode_publish(
+                event.topic,
+                payload_of(record, connection.version),
+                version=connection.version,
+                qos=qos,
+                packet_id=packet_id_of(record.offset) if qos else 0,
+                retain=event.retain and limits.retain_available is not False,
+                dup=dup and qos > 0,
+                properties=properties_of(record, now=int(self._clock() * 1000)) if v5 else None,
+            )
+        except MqttEncodeError as error:  # it can never be sent, and must not hold up the others
+            self._stats.refused += 1
+            self._complaints.warn("event not published", event.topic, error)
+            return None
+        limit = limits.maximum_packet_size
+        if limit is None or len(data) <= limit:
+            return data
+        self._stats.too_large += 1
+        large = LinkError("session", "it is larger than the broker's maximum packet size", size=len(data), limit=limit)
+        self._complaints.warn("event not published", event.topic, large)
+        return None
+
+
+def _check_quota(reason: ReasonCode) -> None:
+    """A quota is not for ever: the connection is closed, and the event published again later.
+
+    Raises:
+        LinkError: the reason is 0x97.
+    """
+    if reason is ReasonCode.QUOTA_EXCEEDED:
+        raise LinkError("session", "the broker takes no more: a quota is exceeded", reason=reason)
