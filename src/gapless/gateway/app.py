@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
 
 from gapless.auth import DevelopmentGate, Gate
 from gapless.config import Settings
@@ -93,7 +94,9 @@ class Gateway:
         app = Starlette()
         self.http.mount(app)
         app.mount(self.settings.socketio.path, self.socketio.app)
-        app.mount("/mqtt", self.mqtt.websocket_app)
+        mqtt = WebSocketRoute("/mqtt", self.mqtt.websocket_app)
+        mqtt.app = self.mqtt.websocket_app  # an ASGI application: Starlette takes any function for a handler
+        app.router.routes.append(mqtt)  # a mount would want "/mqtt/", which no MQTT client asks for
         return app
 
     # --- life
