@@ -9,7 +9,7 @@ document.title = `${api.info.title} ${api.info.version}: HTTP API`;
 document.getElementById("title").textContent = `${api.info.title} ${api.info.version}`;
 document.getElementById("summary").textContent = api.info.summary;
 document.getElementById("loading").remove();
-main.append(make("p", { textContent: api.info.description.trim() }));
+main.append(...api.info.description.trim().split("\n\n").map(prose));
 for (const tag of api.tags) {
   main.append(make("h2", { textContent: tag.name }), make("p", { className: "hint", textContent: tag.description }));
   for (const [path, operations] of Object.entries(api.paths)) {
@@ -24,16 +24,16 @@ openTarget();
 window.addEventListener("hashchange", openTarget);
 
 function showOperation(path, verb, operation) {
-  const body = make("div", {}, make("p", { textContent: operation.description }));
+  const body = make("div", {}, prose(operation.description));
   if (operation.parameters) {
     body.append(make("h3", { textContent: "Parameters" }), parameterTable(operation.parameters));
   }
+  body.append(make("h3", { textContent: "Try it" }), code(curl(path, verb, operation)));
   for (const [type, content] of Object.entries(operation.requestBody?.content ?? {})) {
     for (const { summary, value } of Object.values(content.examples ?? {})) {
       body.append(make("h3", { textContent: `Body: ${summary} (${type})` }), code(value));
     }
   }
-  body.append(make("h3", { textContent: "Try it" }), code(curl(path, verb, operation)));
   body.append(make("h3", { textContent: "Answers" }));
   const rows = Object.entries(operation.responses).map(([status, answer]) => [status, resolve(answer).description]);
   body.append(table(["Status", "Meaning"], rows));
@@ -117,9 +117,18 @@ function code(value) {
 function table(headings, rows) {
   const head = make("tr", {}, ...headings.map((textContent) => make("th", { textContent, scope: "col" })));
   const body = rows.map(([first, ...rest]) =>
-    make("tr", {}, make("td", {}, make("code", { textContent: first })), ...rest.map((textContent) => make("td", { textContent }))),
+    make("tr", {}, make("td", {}, make("code", { textContent: first })), ...rest.map((text) => make("td", {}, ...words(text)))),
   );
   return make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
+}
+
+// Prose with `code` in backticks, as in the document.
+function prose(text) {
+  return make("p", {}, ...words(text));
+}
+
+function words(text) {
+  return text.split("`").map((part, index) => (index % 2 ? make("code", { textContent: part }) : part));
 }
 
 function make(name, properties = {}, ...children) {

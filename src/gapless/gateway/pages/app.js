@@ -96,7 +96,7 @@ function arrived(lane, event) {
 
 function show(event, now) {
   const own = sent.get(event.id);
-  const position = element("code", { textContent: event.position ?? "ephemeral" });
+  const position = element("code", { textContent: event.position ?? "ephemeral, not logged" });
   const cells = {};
   const arrivals = element("div", { className: "arrivals" });
   for (const Lane of LANES) {
@@ -116,7 +116,7 @@ function show(event, now) {
     element("div", { className: "meta" },
       element("span", {}, own ? `published here over ${own.door}` : "published elsewhere"),
       element("code", { textContent: event.topic }),
-      element("span", {}, "at ", position),
+      element("span", {}, event.position ? "at " : "", position),
       element("span", {}, "id ", element("code", { textContent: event.id })),
     ),
     arrivals,

@@ -64,7 +64,7 @@ class SocketIoLane extends Lane {
 
 class MqttLane extends Lane {
   static key = "mqtt";
-  static title = "MQTT over WebSocket";
+  static title = "MQTT / WebSocket";
 
   async connect() {
     this.tell.onState("connecting", "connecting");
