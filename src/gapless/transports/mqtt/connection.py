@@ -1,0 +1,455 @@
+"""One client's connection: from CONNECT to its end, over any writer (TCP, WebSocket).
+
+Whatever a client does wrong ends its own connection, with the reason the standard gives, and
+touches nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+from gapless.auth import Credentials, Identity
+from gapless.errors import Forbidden, InvalidRequest, LogError, Overloaded, Unauthorized
+from gapless.mqtt import (
+    Auth,
+    Connack,
+    Connect,
+    Decoder,
+    Disconnect,
+    MqttProtocolError,
+    Packet,
+    Pingreq,
+    Properties,
+    ProtocolVersion,
+    Puback,
+    Pubcomp,
+    Publish,
+    Pubrec,
+    Pubrel,
+    ReasonCode,
+    Subscribe,
+    Unsubscribe,
+    connect_return_code,
+    encode,
+)
+from gapless.mqtt.session import Session
+from gapless.transports.mqtt.inbound import Inbound
+from gapless.transports.mqtt.output import Output, Writer
+from gapless.transports.mqtt.reader import Reader
+from gapless.transports.mqtt.sessions import FOREVER
+from gapless.transports.mqtt.subscribing import subscribe, unsubscribe, wants_bare
+from gapless.transports.mqtt.wills import keep_will
+
+if TYPE_CHECKING:
+    from gapless.transports.mqtt.edge import MqttEdge
+
+logger = logging.getLogger("gapless.mqtt")
+
+_V5 = ProtocolVersion.V5
+_NO_LIMIT = 0xFFFFFFF
+_CLIENT_ID_BYTES = 1024
+_PINGRESP = b"\xd0\x00"
+
+
+class _Refused(Exception):
+    """A CONNECT is answered with a failure."""
+
+    def __init__(self, reason: ReasonCode, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+
+
+class Connection:
+    """The state machine of one network connection. See `Writer` for who calls what.
+
+    Args:
+        peer: address for the log.
+    """
+
+    reader: Reader
+    inbound: Inbound
+
+    def __init__(self, edge: MqttEdge, writer: Writer, *, peer: str) -> None:
+        self.edge = edge
+        self.peer = peer
+        self.output = Output(writer, edge.flusher, limit=edge.options.high_water)
+        self.version = ProtocolVersion.V311
+        self.client_id = ""
+        self.identity = Identity()
+        self.bare = False
+        self.explain = True
+        self.lost = False
+        self._open = False
+        self._connecting = False
+        self._early: list[Packet] = []
+        self._connect: Connect | None = None
+        self._decoder = Decoder(max_packet_size=edge.max_packet_size)
+        self._loop = asyncio.get_running_loop()
+        self._last_heard = self._loop.time()
+        self._keep_alive = 0.0
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(
+            edge.options.connect_timeout, self._connect_timed_out
+        )
+
+    def __repr__(self) -> str:
+        return f"Connection({self.client_id!r}, {self.peer})"
+
+    # From the writer
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        if self.output.closed:
+            return
+        self._last_heard = self._loop.time()
+        try:
+            packets = self._decoder.feed(data)
+        except MqttProtocolError as error:
+            self._handle_all(error.packets_before)
+            self._violated(error)
+            return
+        self._handle_all(packets)
+
+    def writer_paused(self) -> None:
+        """The socket's buffer is full."""
+        if self._open:
+            self.reader.pause()
+
+    def writer_resumed(self) -> None:
+        """It has drained."""
+        if self._open:
+            self.reader.resume()
+
+    def connection_lost(self) -> None:
+        """The network connection is gone."""
+        self.lost = True
+        self.output.closed = True
+        self._end(will=True)
+
+    # Packets
+
+    def _handle_all(self, packets: list[Packet]) -> None:
+        if not self._open:
+            if not packets:
+                return
+            first = packets[0]
+            if isinstance(first, Connect):  # the decoder sees to it that it is the first, and the only one
+                self._begin(first)
+                packets = packets[1:]
+            self._early.extend(packets)
+            return
+        try:
+            for packet in packets:
+                self._handle(packet)
+                if self.output.closed:
+                    return
+            self.reader.end_of_batch()
+        except MqttProtocolError as error:
+            self._violated(error)
+        except Exception as error:  # a defect must harm this connection alone
+            self._broken(error)
+
+    def _handle(self, packet: Packet) -> None:
+        match packet:
+            case Publish():
+                self.inbound.publish(packet)
+            case Puback():
+                self.reader.puback(packet.packet_id, packet.reason_code)
+            case Pubrec():
+                self.reader.pubrec(packet.packet_id, packet.reason_code)
+            case Pubrel():
+                self.inbound.pubrel(packet.packet_id, self.edge.write_durably)
+            case Pubcomp():
+                self.reader.pubcomp(packet.packet_id)
+            case Pingreq():
+                self.output.send(_PINGRESP)
+            case Subscribe():
+                subscribe(self, packet)
+            case Unsubscribe():
+                unsubscribe(self, packet)
+            case Disconnect():
+                self._disconnected(packet)
+            case Auth():
+                raise MqttProtocolError(ReasonCode.BAD_AUTHENTICATION_METHOD, "no authentication method was agreed")
+            case _:
+                raise MqttProtocolError(ReasonCode.PROTOCOL_ERROR, f"{type(packet).__name__} goes the other way")
+
+    def _disconnected(self, packet: Disconnect) -> None:
+        session = self.reader.session
+        expiry = packet.properties.session_expiry_interval if packet.properties is not None else None
+        if expiry is not None:
+            if expiry and not session.persistent:
+                raise MqttProtocolError(
+                    ReasonCode.PROTOCOL_ERROR, "a session that ends with its connection cannot be prolonged"
+                )
+            session.expiry = self.edge.limit_expiry(expiry)
+        self._end(will=packet.reason_code is not ReasonCode.SUCCESS)
+        self.output.close()
+
+    # CONNECT
+
+    def _begin(self, connect: Connect) -> None:
+        self._connect = connect
+        self._connecting = True
+        self.version = connect.version
+        self.output.writer.pause_reading()
+        self.edge.tasks.spawn(self._admit(connect), "mqtt-connect")
+
+    async def _admit(self, connect: Connect) -> None:
+        edge = self.edge
+        properties = connect.properties or Properties()
+        self.explain = properties.request_problem_information is not False
+        try:
+            client_id = self._check(connect, properties)
+            self.identity = await edge.gate.authenticate(_credentials(connect))
+            self._check_will(connect)
+            async with edge.sessions.claim(client_id):
+                if self.output.closed:
+                    return
+                if edge.stopping:
+                    raise _Refused(ReasonCode.SERVER_UNAVAILABLE, "the server is shutting down")
+                edge.take_over(client_id)
+                will = None if connect.will is None else keep_will(connect.will, user_id=self.identity.user_id)
+                session, present = await edge.sessions.open(
+                    client_id, clean=connect.clean_start, expiry=self._expiry(connect, properties), will=will
+                )
+                self._start(connect, properties, session, present=present)
+        except _Refused as refused:
+            self._refuse(refused.reason, refused.text)
+        except Unauthorized as error:
+            anonymous = connect.password is None and connect.username is None
+            self._refuse(
+                ReasonCode.NOT_AUTHORIZED if anonymous else ReasonCode.BAD_USER_NAME_OR_PASSWORD, error.message
+            )
+        except (LogError, Overloaded) as error:
+            self._refuse(ReasonCode.SERVER_UNAVAILABLE, error.message)
+        except Exception as error:  # a defect must harm this connection alone
+            self._broken(error)
+            return
+        self._go_on_after_connect()
+
+    def _check(self, connect: Connect, properties: Properties) -> str:
+        edge = self.edge
+        if properties.authentication_method is not None:
+            raise _Refused(ReasonCode.BAD_AUTHENTICATION_METHOD, "extended authentication is not supported")
+        if len(edge.connected) >= edge.options.max_clients and connect.client_id not in edge.connected:
+            raise _Refused(ReasonCode.SERVER_BUSY, "too many clients are connected")
+        if len(connect.client_id.encode()) > _CLIENT_ID_BYTES:
+            raise _Refused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "the client identifier is too long")
+        return connect.client_id or f"auto-{secrets.token_hex(12)}"
+
+    def _check_will(self, connect: Connect) -> None:
+        will = connect.will
+        if will is None:
+            return
+        try:
+            self.edge.gate.check_publish(self.identity, will.topic)
+            self.edge.ingress.topic_map.admit(will.topic)
+        except Forbidden as error:
+            raise _Refused(ReasonCode.NOT_AUTHORIZED, error.message) from error
+        except InvalidRequest as error:
+            raise _Refused(ReasonCode.TOPIC_NAME_INVALID, error.message) from error
+
+    def _expiry(self, connect: Connect, properties: Properties) -> int:
+        if connect.version is _V5:
+            return self.edge.limit_expiry(properties.session_expiry_interval or 0)
+        return 0 if connect.clean_start else self.edge.options.max_session_expiry
+
+    def _start(self, connect: Connect, properties: Properties, session: Session, *, present: bool) -> None:
+        """The session is there: answer, and begin to serve."""
+        edge, options = self.edge, self.edge.options
+        v5 = connect.version is _V5
+        self.client_id = session.client_id
+        self.bare = wants_bare(connect.properties)
+        if connect.clean_start:
+            edge.recent.new_session(session.client_id)
+        window = min(properties.receive_maximum or 65535, options.inflight_max) if v5 else options.inflight_311
+        self.reader = Reader(
+            session,
+            self.output,
+            version=connect.version,
+            window=window,
+            max_packet=properties.maximum_packet_size or _NO_LIMIT,
+            keeper=edge.sessions,
+            feeder=edge.feeder,
+            stats=edge.stats,
+            fail=self._cannot_store,
+        )
+        self.inbound = Inbound(
+            session,
+            self.output,
+            version=connect.version,
+            identity=self.identity,
+            ingress=edge.ingress,
+            gate=edge.gate,
+            options=options,
+            stats=edge.stats,
+            recent=edge.recent,
+            explain=self.explain,
+            max_packet=properties.maximum_packet_size or _NO_LIMIT,
+            fail=self._fail,
+        )
+        keep_alive = self._agree_keep_alive(connect)
+        self._open = True
+        edge.attach(self)
+        edge.stats.accepted += 1
+        edge.stats.resumed += present
+        if self.output.closed:  # lost meanwhile: never told that it is accepted
+            self._end(will=False)
+            return
+        answer = self._connack_properties(connect, properties, session, keep_alive) if v5 else None
+        self.output.send(encode(Connack(ReasonCode.SUCCESS, present, answer), connect.version))
+        self._arm_keep_alive(keep_alive)
+        self.reader.begin()
+
+    def _agree_keep_alive(self, connect: Connect) -> int:
+        longest = self.edge.options.keepalive_max
+        asked = connect.keep_alive
+        if longest and connect.version is _V5 and (asked == 0 or asked > longest):
+            return longest
+        return asked
+
+    def _connack_properties(
+        self, connect: Connect, properties: Properties, session: Session, keep_alive: int
+    ) -> Properties:
+        """What differs from the defaults, or from what the client asked for (MQTT 5 §3.2.2.3)."""
+        options = self.edge.options
+        asked = properties.session_expiry_interval or 0
+        return Properties(
+            session_expiry_interval=session.expiry if session.expiry != asked else None,
+            receive_maximum=options.receive_maximum if options.receive_maximum != 65535 else None,
+            maximum_packet_size=self.edge.max_packet_size,
+            assigned_client_identifier=None if connect.client_id else session.client_id,
+            topic_alias_maximum=options.topic_alias_maximum or None,
+            server_keep_alive=keep_alive if keep_alive != connect.keep_alive else None,
+        )
+
+    def _go_on_after_connect(self) -> None:
+        self._connecting = False
+        if self._open:
+            early, self._early = self._early, []
+            self._handle_all(early)
+        if not self.output.closed and self.inbound_reads:
+            self.output.writer.resume_reading()
+
+    @property
+    def inbound_reads(self) -> bool:
+        """Whether nothing holds the socket's reading back."""
+        return self._open and not self.inbound.holding_back
+
+    def _refuse(self, reason: ReasonCode, text: str) -> None:
+        """CONNACK with a failure, then close [MQTT-3.2.2-7]."""
+        self.edge.stats.refused += 1
+        logger.info("a CONNECT from %s was refused: %s", self.peer, text)
+        answer = b""
+        if self.version is _V5:
+            properties = Properties(reason_string=text[:500]) if self.explain else None
+            answer = encode(Connack(reason, False, properties), _V5)
+        elif connect_return_code(reason) is not None:
+            answer = encode(Connack(reason), self.version)
+        self._close(answer)
+
+    # Time
+
+    def _connect_timed_out(self) -> None:
+        self.edge.stats.timeouts += 1
+        logger.info("no CONNECT came from %s, or it took too long", self.peer)
+        self._timer = None
+        self._close()
+
+    def _arm_keep_alive(self, seconds: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._keep_alive = seconds * 1.5
+        if seconds:
+            self._timer = self._loop.call_later(self._keep_alive, self._check_keep_alive)
+
+    def _check_keep_alive(self) -> None:
+        """Close after one and a half times the keep alive without a packet [MQTT-3.1.2-22]."""
+        silent = self._loop.time() - self._last_heard
+        if silent + 0.001 < self._keep_alive:
+            self._timer = self._loop.call_later(self._keep_alive - silent, self._check_keep_alive)
+            return
+        self._timer = None
+        if self._open and self.inbound.holding_back:
+            # It is we who do not read: silence says nothing of the client.
+            self._timer = self._loop.call_later(self._keep_alive, self._check_keep_alive)
+            return
+        self.edge.stats.timeouts += 1
+        logger.info("client %r (%s) was silent for %.0f s", self.client_id, self.peer, silent)
+        self.close_with(ReasonCode.KEEP_ALIVE_TIMEOUT)
+
+    # Ends
+
+    def close_with(self, reason: ReasonCode, text: str = "", *, will: bool = True, defer: bool = False) -> None:
+        """Close from our side: DISCONNECT with the reason in MQTT 5, then the connection.
+
+        Args:
+            will: whether the will is published.
+            defer: the server stops; the will is kept for its next start.
+        """
+        answer = b""
+        if self._open and self.version is _V5:
+            properties = Properties(reason_string=text[:500]) if text and self.explain else None
+            answer = encode(Disconnect(reason, properties), _V5)
+            if len(answer) > self.reader.max_packet:
+                answer = encode(Disconnect(reason), _V5)
+        self._end(will=will, defer=defer)
+        self._close(answer)
+
+    def _violated(self, error: MqttProtocolError) -> None:
+        self.edge.stats.protocol_errors += 1
+        logger.info("client %r (%s) broke the protocol: %s", self.client_id, self.peer, error)
+        if self._open:
+            self.close_with(error.reason_code, error.message)
+        else:
+            self._close(error.answer if self._connect is None else b"")
+
+    def _fail(self, reason: ReasonCode, text: str) -> None:
+        logger.info("client %r (%s) is disconnected: %s", self.client_id, self.peer, text)
+        self.close_with(reason, text)
+
+    def _cannot_store(self, error: BaseException) -> None:
+        logger.warning("client %r: its session cannot be stored: %s", self.client_id, error)
+        self.close_with(ReasonCode.SERVER_BUSY, "the session cannot be stored")
+
+    def _broken(self, error: Exception) -> None:
+        self.edge.stats.failures += 1
+        logger.error("serving client %r (%s) failed", self.client_id, self.peer, exc_info=error)
+        self.close_with(ReasonCode.UNSPECIFIED_ERROR)
+
+    def _close(self, answer: bytes = b"") -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.output.close(answer)
+
+    def _end(self, *, will: bool, defer: bool = False) -> None:
+        """The session is served no more by this connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._open:
+            return
+        self._open = False
+        self.inbound.closed = True
+        self.edge.detach(self)
+        if defer:
+            self.edge.sessions.defer(self.reader)
+        else:
+            self.edge.sessions.detach(self.reader, will=will)
+
+
+def _credentials(connect: Connect) -> Credentials:
+    password = connect.password
+    token = None if password is None else password.decode("utf-8", "surrogateescape")
+    return Credentials(token=token, username=connect.username)
+
+
+def effective_expiry(asked: int, longest: int) -> int:
+    """The session expiry that is granted: what was asked, up to the option's bound."""
+    return asked if longest == FOREVER else min(asked, longest)

@@ -1,0 +1,141 @@
+"""Live events to all connected clients: matched once per topic, encoded once per form."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gapless.event import Record
+from gapless.mqtt import FilterTree, ProtocolVersion
+from gapless.mqtt.session import Grant, Sent, Subscription, combine
+from gapless.transports.mqtt.forms import template_of
+from gapless.transports.mqtt.groups import ShareGroup
+from gapless.transports.mqtt.reader import Reader
+
+logger = logging.getLogger("gapless.mqtt")
+
+_PLAN_ENTRIES = 200_000
+"""Readers in all cached plans together; past it the cache is emptied."""
+
+
+class _Plan(NamedTuple):
+    """Who gets the events of one topic.
+
+    Attributes:
+        alike: readers by how they get them.
+        special: readers with a No Local subscription.
+        groups: shared subscriptions.
+    """
+
+    alike: list[tuple[Grant, ProtocolVersion, list[Reader]]]
+    special: list[Reader]
+    groups: list[ShareGroup]
+
+
+class MqttFanout:
+    """The edge's `Fanout`.
+
+    Args:
+        now_ms: milliseconds since the Unix epoch.
+    """
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._tree: FilterTree[Reader, Subscription] = FilterTree()
+        self._groups: FilterTree[str, ShareGroup] = FilterTree()
+        self._plans: dict[str, _Plan] = {}
+        self._entries = 0
+
+    def add(self, reader: Reader, subscription: Subscription) -> None:
+        """A connected client has this subscription, new or replaced; not for shared ones."""
+        self._tree.add(subscription.filter, reader, subscription)
+        self._forget_plans()
+
+    def remove(self, reader: Reader, filter_: str) -> None:
+        """It has it no more, or is no longer connected."""
+        self._tree.remove(filter_, reader)
+        self._forget_plans()
+
+    def add_group(self, group: ShareGroup) -> None:
+        """A shared subscription has its first member."""
+        self._groups.add(group.filter, group.key, group)
+        self._forget_plans()
+
+    def remove_group(self, group: ShareGroup) -> None:
+        """A shared subscription has lost its last member."""
+        self._groups.remove(group.filter, group.key)
+        self._forget_plans()
+
+    def deliver(self, record: Record) -> None:
+        """See `gapless.hub.Fanout`."""
+        event = record.event
+        plan = self._plans.get(event.topic)
+        if plan is None:
+            plan = self._plan(event.topic)
+        if not (plan.alike or plan.special or plan.groups):
+            return
+        now = self._now_ms()
+        if event.expires is not None and event.expires <= now:
+            return
+        offset = record.offset
+        for grant, version, readers in plan.alike:
+            retain = grant.retain_as_published and event.retain
+            qos = min(event.qos, grant.qos) if offset else 0
+            template = template_of(record, grant, version, retain=retain, now=now)
+            sent = Sent(offset, qos, retain, grant.identifiers, grant.bare)
+            keep_place = offset > 0 and grant.qos > 0
+            for reader in readers:
+                try:
+                    if qos:
+                        reader.live_qos(template, sent)
+                    else:
+                        reader.live_qos0(template, offset)
+                        if keep_place:
+                            reader.keep_place()
+                except Exception as error:  # a defect with one client must not cost the others the event
+                    self._broken(reader, error)
+        if plan.special:
+            sender = event.origin.client if event.origin.door == "mqtt" else None
+            for reader in plan.special:
+                try:
+                    reader.live_record(record, own=reader.client_id == sender)
+                except Exception as error:  # as above
+                    self._broken(reader, error)
+        for group in plan.groups:
+            # Last: a group may make a reader fall behind, which must have had its own by then.
+            group.live_record(record)
+
+    @staticmethod
+    def _broken(reader: Reader, error: Exception) -> None:
+        logger.error("delivery to client %r failed", reader.client_id, exc_info=error)
+        asyncio.get_running_loop().call_soon(reader.on_broken, error)  # plans must not change here
+
+    def _plan(self, topic: str) -> _Plan:
+        by_reader: dict[Reader, list[Subscription]] = {}
+        for reader, subscription in self._tree.match(topic):
+            by_reader.setdefault(reader, []).append(subscription)
+        alike: dict[tuple[Grant, ProtocolVersion], list[Reader]] = {}
+        special: list[Reader] = []
+        for reader, subscriptions in by_reader.items():
+            if any(sub.no_local for sub in subscriptions):
+                special.append(reader)
+                continue
+            grant = combine(subscriptions)
+            assert grant is not None
+            alike.setdefault((grant, reader.version), []).append(reader)
+        plan = _Plan(
+            [(grant, version, readers) for (grant, version), readers in alike.items()],
+            special,
+            [group for _, group in self._groups.match(topic)],
+        )
+        self._entries += 1 + len(by_reader)
+        if self._entries > _PLAN_ENTRIES:
+            self._forget_plans()
+        self._plans[topic] = plan
+        return plan
+
+    def _forget_plans(self) -> None:
+        self._plans.clear()
+        self._entries = 0

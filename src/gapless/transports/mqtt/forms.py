@@ -1,0 +1,107 @@
+"""What an MQTT subscriber is sent for an event: payload and properties, encoded once per form.
+
+* An event that an MQTT client published: the very bytes it published, with its properties.
+* An event from another door: the envelope as JSON; binary data as it is.
+* To MQTT 5 subscribers also, as user properties: `id`, `type`, `time`, `position`.
+* To those that asked for it (`gapless-payload: data`): the bare data as payload.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gapless.envelope import envelope_json
+from gapless.event import Event, Record, format_time
+from gapless.mqtt import Properties, ProtocolVersion, PublishTemplate
+from gapless.mqtt.session import Grant
+
+INCOMPLETE = "gapless-incomplete"
+"""User property of the first PUBLISH after a hole, and of a SUBACK: the position after which
+events that were asked for are no longer in the log."""
+
+_JSON = "application/json"
+
+
+def template_of(record: Record, grant: Grant, version: ProtocolVersion, *, retain: bool, now: int) -> PublishTemplate:
+    """The PUBLISH of an event, cached in `record.forms` and shared by all who get it so.
+
+    Args:
+        retain: the RETAIN flag.
+        now: milliseconds since the Unix epoch, for what remains of the message's life.
+    """
+    if version is not ProtocolVersion.V5:
+        key: Any = ("mqtt", 4, retain)
+        template: PublishTemplate | None = record.forms.get(key)
+        if template is None:
+            payload, _ = _content(record, bare=False)
+            template = record.forms[key] = PublishTemplate(record.event.topic, payload, version=version, retain=retain)
+        return template
+    key = ("mqtt", 5, retain, grant.identifiers, grant.bare)
+    expires = record.event.expires
+    if expires is None:
+        template = record.forms.get(key)
+        if template is None:
+            template = record.forms[key] = build_v5(record, grant, retain=retain)
+        return template
+    remaining = max(0, (expires - now + 999) // 1000)
+    cached: tuple[int, PublishTemplate] | None = record.forms.get(key)
+    if cached is None or cached[0] != remaining:
+        cached = record.forms[key] = (remaining, build_v5(record, grant, retain=retain, expiry=remaining))
+    return cached[1]
+
+
+def build_v5(
+    record: Record, grant: Grant, *, retain: bool, expiry: int | None = None, hole: str | None = None
+) -> PublishTemplate:
+    """An MQTT 5 PUBLISH, not cached.
+
+    Args:
+        expiry: seconds that remain of the message's life [MQTT-3.3.2-6].
+        hole: the value of the user property `gapless-incomplete`.
+    """
+    payload, content = _content(record, bare=grant.bare)
+    properties = Properties(
+        message_expiry_interval=expiry,
+        subscription_identifiers=list(grant.identifiers),
+        user_properties=_user_properties(record, hole),
+        **content,
+    )
+    return PublishTemplate(
+        record.event.topic, payload, version=ProtocolVersion.V5, retain=retain, properties=properties
+    )
+
+
+def _content(record: Record, *, bare: bool) -> tuple[bytes, dict[str, Any]]:
+    event = record.event
+    if event.mqtt is not None and (not bare or event.mqtt.payload is None):
+        payload = event.mqtt_payload
+        assert payload is not None
+        return payload, {
+            "payload_format_indicator": event.mqtt.payload_format,
+            "content_type": event.mqtt.content_type,
+            **_request_response(event),
+        }
+    if event.binary:
+        return event.data, _request_response(event)
+    payload = event.data if bare else envelope_json(record)
+    return payload, {"payload_format_indicator": 1, "content_type": _JSON, **_request_response(event)}
+
+
+def _request_response(event: Event) -> dict[str, Any]:
+    if event.mqtt is None:
+        return {}
+    return {"response_topic": event.mqtt.response_topic, "correlation_data": event.mqtt.correlation_data}
+
+
+def _user_properties(record: Record, hole: str | None) -> list[tuple[str, str]]:
+    event = record.event
+    pairs = list(event.mqtt.user_properties) if event.mqtt is not None else []
+    if ("id", event.id) not in pairs:
+        pairs.append(("id", event.id))
+    pairs.append(("type", event.type))
+    pairs.append(("time", format_time(event.time)))
+    if record.position is not None:
+        pairs.append(("position", record.position))
+    if hole is not None:
+        pairs.append((INCOMPLETE, hole))
+    return pairs

@@ -1,0 +1,115 @@
+"""The way out of one connection: what one step of the loop writes is joined into one write."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+logger = logging.getLogger("gapless.mqtt")
+
+
+class Writer(Protocol):
+    """What a connection needs of its socket. TCP and WebSocket each have one.
+
+    The writer tells its connection, from the event loop, `data_received(bytes)`,
+    `writer_paused()`, `writer_resumed()` and, once and last, `connection_lost()`.
+    `writer_paused` is called only from within `write`.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Write whole MQTT packets. Nothing happens where the connection is gone."""
+
+    def close(self) -> None:
+        """Write what was accepted, then close."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def pause_reading(self) -> None:
+        """Read no more from the peer, so that its own flow control holds it back."""
+
+    def resume_reading(self) -> None:
+        """Read again."""
+
+
+class Flusher:
+    """Flushes, at the end of a step of the loop, every output that got something in it."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Output] = []
+
+    def add(self, output: Output) -> None:
+        """Flush this one too; called at most once per output and step."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._waiting.append(output)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for output in waiting:
+            try:
+                output.flush()
+            except Exception:  # a defect in one writer must not keep the others waiting
+                logger.exception("writing failed: the connection is dropped")
+                output.abort()
+
+
+class Output:
+    """Joins the packets of one step of the loop.
+
+    Args:
+        limit: bytes that are joined at most; past it they are written at once, so that a slow
+            socket is known before the burst goes on.
+    """
+
+    __slots__ = ("_flusher", "_limit", "_parts", "_size", "_waiting", "closed", "writer")
+
+    def __init__(self, writer: Writer, flusher: Flusher, *, limit: int) -> None:
+        self.writer = writer
+        self.closed = False
+        self._flusher = flusher
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._waiting = False
+
+    def send(self, data: bytes) -> None:
+        """Send one packet, after all sent before it."""
+        self._parts.append(data)
+        self._size += len(data)
+        if not self._waiting:
+            self._waiting = True
+            self._flusher.add(self)
+        if self._size >= self._limit:
+            self._write()
+
+    def flush(self) -> None:
+        """Write what was joined. For the flusher."""
+        self._waiting = False
+        self._write()
+
+    def _write(self) -> None:
+        parts = self._parts
+        if parts and not self.closed:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            self._size = 0
+            self.writer.write(data)
+
+    def close(self, last: bytes = b"") -> None:
+        """Write what there is and `last`, then close."""
+        if self.closed:
+            return
+        if last:
+            self._parts.append(last)
+        self._write()
+        self.closed = True
+        self._parts.clear()
+        self.writer.close()
+
+    def abort(self) -> None:
+        """Close at once, dropping what was not written."""
+        self.closed = True
+        self._parts.clear()
+        self.writer.abort()

@@ -1,0 +1,560 @@
+"""The outgoing side of one connection: live events, catch-up from the log, acknowledgements.
+
+A reader is live, or behind (see `gapless.delivery.cursor`). It falls behind when its socket
+or its window is full, or while state is being stored that must be stored before what comes
+next is sent; its turns then feed it from the log, in order. One line holds for all it sends:
+first what was in flight, then by offset, retained messages at their subscription's place.
+"""
+
+from __future__ import annotations
+
+import logging
+from asyncio import Future
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from gapless.event import MAX_OFFSET, Record
+from gapless.eventlog import Selector
+from gapless.mqtt import ProtocolVersion, Pubcomp, PublishTemplate, Pubrel, ReasonCode, encode
+from gapless.mqtt.session import Grant, Sent, Session, Subscription
+from gapless.transports.mqtt.feed import Feed, Feeder, outcome
+from gapless.transports.mqtt.forms import build_v5, template_of
+from gapless.transports.mqtt.options import EdgeStats
+from gapless.transports.mqtt.output import Output
+
+if TYPE_CHECKING:
+    from gapless.transports.mqtt.groups import ShareGroup
+
+logger = logging.getLogger("gapless.mqtt")
+
+TURN = 64
+"""Events of one turn at most."""
+
+_V5 = ProtocolVersion.V5
+
+
+class Keeper(Protocol):
+    """Where a reader's session is stored. The session store, seen from here."""
+
+    def store(self, reader: Reader, *, durable: bool) -> Future[None]:
+        """Store the session as it is now."""
+
+    def touch(self, reader: Reader) -> None:
+        """The session changed: store it soon, with others."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+
+
+class _RetainedBatch(NamedTuple):
+    """Retained messages of one new subscription, to be sent once the cursor is at `place`."""
+
+    place: int
+    subscription: Subscription
+    records: deque[Record]
+
+
+class Reader(Feed):
+    """What one connected client gets.
+
+    Args:
+        window: how many QoS 1 and 2 messages may be unacknowledged (its Receive Maximum).
+        max_packet: the client's Maximum Packet Size in bytes.
+        fail: closes the connection, when state cannot be stored.
+    """
+
+    __slots__ = (
+        "_failed",
+        "_held",
+        "_released",
+        "_releasing",
+        "_resend",
+        "_retained",
+        "_storing",
+        "client_id",
+        "groups",
+        "keeper",
+        "max_packet",
+        "output",
+        "paused",
+        "persistent",
+        "quota",
+        "session",
+        "stats",
+        "version",
+        "window",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        output: Output,
+        *,
+        version: ProtocolVersion,
+        window: int,
+        max_packet: int,
+        keeper: Keeper,
+        feeder: Feeder,
+        stats: EdgeStats,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        super().__init__(session.position, feeder)
+        self.session = session
+        self.client_id = session.client_id
+        self.output = output
+        self.version = version
+        self.window = window
+        self.quota = window
+        self.max_packet = max_packet
+        self.keeper = keeper
+        self.stats = stats
+        self.persistent = session.persistent
+        self.paused = False
+        self.groups: list[ShareGroup] = []
+        self._failed = fail
+        self._storing = 0
+        self._resend: deque[int] = deque(session.inflight)
+        self._retained: deque[_RetainedBatch] = deque()
+        self._held: list[bytes] = []
+        self._released: list[int] = []
+        self._releasing = False
+
+    def on_broken(self, error: Exception) -> None:
+        """A turn failed: the connection is closed."""
+        self._failed(error)
+
+    # State
+
+    @property
+    def can_send(self) -> bool:
+        """Whether anything at all may be written now."""
+        return not (self.paused or self._storing or self.closed)
+
+    def can_take(self, qos: int) -> bool:
+        """Whether a message of a shared subscription can be sent now."""
+        return self.can_send and not self._resend and (not qos or self.quota > 0)
+
+    def stamp(self) -> None:
+        """Note in the session what was sent so far, before it is stored."""
+        self.session.position = self.where
+
+    def lag(self) -> None:
+        """Take no more live events; what was handed out so far was delivered."""
+        if self.live:
+            self.stats.slow += 1
+            self.fall_behind(self.hub.head)
+
+    def wake(self) -> None:
+        """Something that held the reader up is over."""
+        if not self.can_send:
+            return
+        if not self.live or self._resend:
+            self.feeder.schedule(self)
+        for group in self.groups:
+            if not group.live:
+                self.feeder.schedule(group)
+
+    def pause(self) -> None:
+        """The socket is full."""
+        self.paused = True
+        self.lag()
+
+    def resume(self) -> None:
+        """The socket has drained."""
+        self.paused = False
+        self.wake()
+
+    def hold(self, stored: Future[None], then: Callable[[], None]) -> None:
+        """Send nothing until the state is stored; then do `then`, and go on from there."""
+        if self.live:
+            self.fall_behind(self.hub.head)
+        self._storing += 1
+
+        def over(done: Future[None]) -> None:
+            self._storing -= 1
+            if self.closed:
+                return
+            if (error := outcome(done)) is not None:
+                self._failed(error)
+                return
+            then()
+            self.go_on()
+
+        stored.add_done_callback(over)
+
+    def go_on(self) -> None:
+        """A turn at once, and more where needed."""
+        if not self.closed and (self.turn() or not self.live):
+            self.wake()
+
+    def begin(self) -> None:
+        """The client is told that it is connected: send what was in flight, then what it missed."""
+        for sub in list(self.session.subscriptions.values()):
+            if sub.retained_due:
+                self.add_retained(sub, self.hub.retained.matching(sub.filter), place=self.hub.head)
+        self.go_on()
+
+    # Live events, called by the fan-out
+
+    def live_qos0(self, template: PublishTemplate, offset: int) -> None:
+        """An event at QoS 0."""
+        if not self.live:
+            if not offset:
+                self.stats.dropped_ephemeral += 1
+            return
+        if template.size(0) > self.max_packet:
+            self.stats.too_large += 1
+            return
+        self.stats.sent[0] += 1
+        self.output.send(template.qos0())
+
+    def keep_place(self) -> None:
+        """A logged event went out at QoS 0 through a subscription that is kept for the absent."""
+        if self.live and self.persistent:
+            self.keeper.touch(self)
+
+    def live_qos(self, template: PublishTemplate, sent: Sent) -> None:
+        """A logged event at QoS 1 or 2."""
+        if not self.live:
+            return
+        if not self.quota:
+            self.stats.slow += 1
+            self.fall_behind(sent.offset - 1)
+            return
+        self._send_qos(template, sent)
+        if self._held:
+            self._store_held()
+
+    def live_record(self, record: Record, *, own: bool) -> None:
+        """An event for a reader that needs a closer look (No Local)."""
+        if not self.live:
+            self.stats.dropped_ephemeral += not record.offset
+            return
+        grant = self.session.grant(record.event.topic, record.offset or MAX_OFFSET, own=own)
+        if grant is None:
+            return
+        if self._deliver(record, grant):
+            if self._held:
+                self._store_held()
+        else:
+            self.stats.slow += 1
+            self.fall_behind(record.offset - 1)
+
+    def take_shared(self, record: Record, subscription: Subscription, share: str) -> bool:
+        """An event of a shared subscription, after `can_take` said yes; whether it is in flight now."""
+        quota = self.quota
+        grant = Grant(
+            subscription.qos,
+            subscription.retain_as_published,
+            (subscription.identifier,) if subscription.identifier else (),
+            subscription.bare,
+        )
+        self._deliver(record, grant, share=share)
+        if self._held:
+            self._store_held()
+        return self.quota < quota
+
+    # Catching up
+
+    def make_selector(self) -> Selector:
+        """What this client wants from the log."""
+        return Selector(filters=self.session.plain_filters)
+
+    def on_hole(self, position: int) -> None:
+        """Events that this client should have had are gone: it is told with the next PUBLISH."""
+        self.stats.incomplete += 1
+        if self.session.hole is None:
+            self.session.hole = self.hub.position(position)
+        logger.warning(
+            "client %r missed events after %s: the log no longer has them (retention)",
+            self.client_id,
+            self.hub.position(position),
+        )
+
+    def step_back(self, position: int) -> None:
+        """The subscriptions changed; go on from here."""
+        if position < self.where:
+            self.live = False
+            self.position = position
+        elif self.live:
+            self.fall_behind(self.hub.head)
+        self.reset()
+
+    def add_retained(self, subscription: Subscription, records: Iterable[Record], *, place: int) -> None:
+        """Send the retained messages of a new subscription [MQTT-3.3.1-9].
+
+        Args:
+            place: after the events up to this offset, before those after it.
+        """
+        self.drop_retained(subscription.filter)
+        waiting = deque(records)
+        if waiting:
+            if self.live:
+                self.fall_behind(self.hub.head)
+            self._retained.append(_RetainedBatch(place, subscription, waiting))
+            self._retained = deque(sorted(self._retained, key=lambda batch: batch.place))
+        else:
+            self.session.retained_sent(subscription.filter)
+
+    def drop_retained(self, filter_: str) -> None:
+        """The subscription was replaced or removed: forget what of it was not sent yet."""
+        self._retained = deque(batch for batch in self._retained if batch.subscription.filter != filter_)
+
+    def turn(self) -> bool:
+        """Send what can be sent, up to a bound; whether there is more at once."""
+        if not self.can_send:
+            return False
+        more = True
+        for _ in range(TURN):
+            step = self._step()
+            if not step or not self.can_send:
+                more = False
+                break
+        if self._held:
+            self._store_held()
+        return more and self.can_send
+
+    def _step(self) -> bool:
+        """One message, or one move of the cursor; False where nothing more can be done now."""
+        if self._resend:
+            return self._send_again(self._resend[0])
+        batch = self._retained[0] if self._retained else None
+        if batch is not None and self.position >= batch.place:
+            return self._send_retained(batch)
+        if self.live:
+            return False
+        start = self.session.start_of_interest(self.position)
+        if start > self.position:
+            self.position = min(start, self.hub.head)
+            return True
+        record = self.peek()
+        if record is not None:
+            if batch is not None and record.offset > batch.place:
+                self.position = batch.place
+                return True
+            if not self._offer(record):
+                return False
+            self.position = record.offset
+            return True
+        if self._reading:
+            return False
+        if batch is None and self.join(self.hub.head):
+            self.session.passed(self.position)
+            return False
+        return True
+
+    def _offer(self, record: Record) -> bool:
+        """Deliver a record of the log; False where the window is full."""
+        event = record.event
+        if event.expires is not None and event.expires <= self.keeper.now_ms():
+            return True
+        own = event.origin.client == self.client_id and event.origin.door == "mqtt"
+        grant = self.session.grant(event.topic, record.offset, own=own)
+        return grant is None or self._deliver(record, grant)
+
+    def _send_retained(self, batch: _RetainedBatch) -> bool:
+        record = batch.records[0]
+        event = record.event
+        sub = batch.subscription
+        if event.expires is None or event.expires > self.keeper.now_ms():
+            grant = Grant(sub.qos, True, (sub.identifier,) if sub.identifier else (), sub.bare)
+            if not self._deliver(record, grant, retained=True):
+                return False
+        batch.records.popleft()
+        if not batch.records:
+            self._retained.popleft()
+            self.session.retained_sent(sub.filter)
+            self._touch()
+        return True
+
+    # Sending
+
+    def _deliver(self, record: Record, grant: Grant, *, share: str | None = None, retained: bool = False) -> bool:
+        """Send one event; False where the window is full."""
+        event = record.event
+        qos = min(event.qos, grant.qos) if record.offset else 0
+        if qos and not self.quota:
+            return False
+        retain = retained or (grant.retain_as_published and event.retain)
+        template = self._template(record, grant, retain=retain)
+        if not qos:
+            if template.size(0) > self.max_packet:
+                self.stats.too_large += 1
+                return True
+            self.stats.sent[0] += 1
+            self._put(template.qos0())
+            if grant.qos:
+                self._touch()
+            return True
+        topic = event.topic if retained else None
+        self._send_qos(template, Sent(record.offset, qos, retain, grant.identifiers, grant.bare, topic, share))
+        return True
+
+    def _template(self, record: Record, grant: Grant, *, retain: bool) -> PublishTemplate:
+        now = self.keeper.now_ms()
+        hole = self.session.hole
+        if hole is None or self.version is not _V5:
+            return template_of(record, grant, self.version, retain=retain, now=now)
+        self.session.hole = None
+        expires = record.event.expires
+        expiry = None if expires is None else max(0, (expires - now + 999) // 1000)
+        return build_v5(record, grant, retain=retain, expiry=expiry, hole=hole)
+
+    def _send_qos(self, template: PublishTemplate, sent: Sent) -> None:
+        qos = sent.qos
+        if template.size(qos) > self.max_packet:
+            self.stats.too_large += 1
+            return
+        packet_id = self.session.assign(sent)
+        self.quota -= 1
+        self.stats.sent[qos] += 1
+        data = template.with_packet_id(qos, packet_id)
+        if self.persistent:
+            if qos == 2 or self._held:
+                self._held.append(data)  # goes out once the identifier is stored
+                return
+            self.keeper.touch(self)
+        self.output.send(data)
+
+    def _put(self, data: bytes) -> None:
+        if self._held:
+            self._held.append(data)
+        else:
+            self.output.send(data)
+
+    def _touch(self) -> None:
+        if self.persistent:
+            self.keeper.touch(self)
+
+    def _store_held(self) -> None:
+        held, self._held = self._held, []
+        if self.live:
+            self.fall_behind(self.hub.head)  # before the session is stored, at this position
+
+        def send() -> None:
+            for data in held:
+                self.output.send(data)
+
+        self.hold(self.keeper.store(self, durable=True), send)
+
+    # What was in flight when the last connection ended [MQTT-4.4.0-1]
+
+    def _send_again(self, packet_id: int) -> bool:
+        session = self.session
+        if packet_id not in session.inflight:
+            self._resend.popleft()
+            return True
+        sent = session.inflight[packet_id]
+        if sent is None:
+            self.output.send(encode(Pubrel(packet_id), self.version))
+            self._resend.popleft()
+            return True
+        if not self.quota:
+            return False
+        found, record = self._find(sent)
+        if not found:
+            return False
+        self._resend.popleft()
+        if record is None:
+            del session.inflight[packet_id]
+            self.on_hole(sent.offset - 1)
+            self._touch()
+            return True
+        grant = Grant(sent.qos, sent.retain, sent.identifiers, sent.bare)
+        template = self._template(record, grant, retain=sent.retain)
+        self.quota -= 1
+        if template.size(sent.qos) > self.max_packet:
+            self.quota += 1
+            self.stats.too_large += 1
+            del session.inflight[packet_id]
+            return True
+        self.stats.sent[sent.qos] += 1
+        self.output.send(template.with_packet_id(sent.qos, packet_id, dup=True))
+        return True
+
+    def _find(self, sent: Sent) -> tuple[bool, Record | None]:
+        """The record of a message in flight: (found out, record); None where it is gone."""
+        if sent.topic is not None:
+            kept = self.hub.retained.get(sent.topic)
+            if kept is not None and kept.offset == sent.offset:
+                return True, kept
+        return self.find_record(sent.offset)
+
+    # Acknowledgements of the client
+
+    def puback(self, packet_id: int, reason: ReasonCode) -> None:
+        """PUBACK; with a failure too the message is done [MQTT-4.4.0-2]."""
+        sent = self.session.puback(packet_id)
+        if sent is not None:
+            self._done(sent)
+
+    def pubrec(self, packet_id: int, reason: ReasonCode) -> None:
+        """PUBREC: the message's part is over; PUBREL goes out once that is stored."""
+        if reason.is_failure:
+            sent = self.session.refused(packet_id)
+            if sent is not None:
+                self._done(sent)
+            return
+        sent = self.session.inflight.get(packet_id)
+        if not self.session.pubrec(packet_id):
+            self.output.send(encode(Pubrel(packet_id, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND), self.version))
+            return
+        if sent is not None and sent.share is not None:
+            self._returned(sent)
+        if not self.persistent:
+            self.output.send(encode(Pubrel(packet_id), self.version))
+            return
+        self._released.append(packet_id)
+
+    def pubcomp(self, packet_id: int) -> None:
+        """PUBCOMP."""
+        if self.session.pubcomp(packet_id):
+            self._more_quota()
+            self._touch()
+
+    def end_of_batch(self) -> None:
+        """The packets of one read are done: store what they changed, and feed on."""
+        if self._released and not self._releasing:
+            self._release()
+
+    def _release(self) -> None:
+        released, self._released = self._released, []
+        self._releasing = True
+
+        def over(done: Future[None]) -> None:
+            self._releasing = False
+            if self.closed:
+                return
+            if (error := outcome(done)) is not None:
+                self._failed(error)
+                return
+            for packet_id in released:
+                self.output.send(encode(Pubrel(packet_id), self.version))
+            if self._released:
+                self._release()
+
+        self.keeper.store(self, durable=True).add_done_callback(over)
+
+    def _done(self, sent: Sent) -> None:
+        if sent.share is not None:
+            self._returned(sent)
+        self._more_quota()
+        self._touch()
+
+    def _returned(self, sent: Sent) -> None:
+        for group in self.groups:
+            if group.key == sent.share:
+                group.completed(self.client_id, sent.offset)
+
+    def _more_quota(self) -> None:
+        if self.quota < self.window:
+            self.quota += 1
+            if not self.live or self.groups:
+                self.wake()
+
+
+def pubcomp_for(packet_id: int, *, known: bool, version: ProtocolVersion) -> bytes:
+    """PUBCOMP, with 0x92 for an identifier that is not in use (MQTT 5 §4.3.3)."""
+    reason = ReasonCode.SUCCESS if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+    return encode(Pubcomp(packet_id, reason), version)

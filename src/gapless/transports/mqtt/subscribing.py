@@ -1,0 +1,191 @@
+"""SUBSCRIBE and UNSUBSCRIBE: what is granted, from where in the log, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from gapless.errors import GaplessError, InvalidPosition, InvalidTopic
+from gapless.event import Position, Record
+from gapless.mqtt import (
+    Properties,
+    ProtocolVersion,
+    ReasonCode,
+    Suback,
+    Subscribe,
+    SubscriptionRequest,
+    Unsuback,
+    Unsubscribe,
+    encode,
+    validate_filter,
+)
+from gapless.mqtt.session import Subscription
+from gapless.transports.mqtt.forms import INCOMPLETE
+from gapless.transports.mqtt.groups import share_key
+
+if TYPE_CHECKING:
+    from gapless.transports.mqtt.connection import Connection
+
+PAYLOAD = "gapless-payload"
+"""User property of CONNECT or SUBSCRIBE: `data` asks for the bare data as payload."""
+START = "gapless-start"
+"""User property of SUBSCRIBE: the position after which the subscription begins."""
+
+
+class _Wish(NamedTuple):
+    """What the user properties of a SUBSCRIBE ask for.
+
+    Attributes:
+        start: offset to begin after; None begins now.
+        hole: the position that was asked for, where not all after it is in the log.
+    """
+
+    bare: bool
+    start: int | None
+    hole: str | None
+
+
+def wants_bare(properties: Properties | None) -> bool:
+    """Whether a CONNECT or SUBSCRIBE asks for the bare data."""
+    return properties is not None and (PAYLOAD, "data") in properties.user_properties
+
+
+def subscribe(connection: Connection, packet: Subscribe) -> None:
+    """Take a SUBSCRIBE; SUBACK goes out once a persistent session is stored, then what it gets."""
+    reader, hub = connection.reader, connection.edge.hub
+    try:
+        wish = _wish(connection, packet.properties)
+    except InvalidPosition as error:
+        properties = Properties(reason_string=error.message) if connection.explain else None
+        codes = [ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR] * len(packet.subscriptions)
+        connection.output.send(encode(Suback(packet.packet_id, codes, properties), connection.version))
+        return
+    identifier = 0
+    if packet.properties is not None and packet.properties.subscription_identifiers:
+        identifier = packet.properties.subscription_identifiers[0]
+    codes = []
+    retained: list[tuple[Subscription, list[Record]]] = []
+    position = reader.where
+    place = hub.head if wish.start is None else wish.start
+    for request in packet.subscriptions:
+        code = _check(connection, request)
+        codes.append(code)
+        if code.is_failure:
+            continue
+        subscription = Subscription(
+            filter=request.filter,
+            qos=request.qos,
+            no_local=request.no_local,
+            retain_as_published=request.retain_as_published,
+            identifier=identifier,
+            bare=wish.bare or connection.bare,
+            since=place,
+        )
+        position, records = _add(connection, subscription, request, position, history=wish.start is not None)
+        if records is not None:
+            retained.append((reader.session.subscriptions[request.filter], records))
+    reader.step_back(position)
+    properties = None
+    if wish.hole is not None and connection.version is ProtocolVersion.V5:
+        properties = Properties(user_properties=[(INCOMPLETE, wish.hole)])
+    suback = encode(Suback(packet.packet_id, codes, properties), connection.version)
+
+    def granted() -> None:
+        connection.output.send(suback)
+        for subscription, records in retained:
+            reader.add_retained(subscription, records, place=place)
+
+    _store_then(connection, granted)
+
+
+def _store_then(connection: Connection, then: Callable[[], None]) -> None:
+    reader = connection.reader
+    if reader.session.persistent:
+        reader.hold(connection.edge.sessions.store(reader, durable=False), then)
+    else:
+        then()
+        reader.go_on()
+
+
+def _wish(connection: Connection, properties: Properties | None) -> _Wish:
+    if properties is None or connection.version is not ProtocolVersion.V5:
+        return _Wish(False, None, None)
+    asked = next((value for name, value in properties.user_properties if name == START), None)
+    if asked is None:
+        return _Wish(wants_bare(properties), None, None)
+    hub = connection.edge.hub
+    cursor = hub.cursor_at(Position.parse(asked))
+    if cursor.complete:
+        return _Wish(wants_bare(properties), min(cursor.position, hub.head), None)
+    connection.edge.stats.incomplete += 1
+    oldest = min(connection.edge.log.oldest - 1, hub.head)
+    return _Wish(wants_bare(properties), max(cursor.position, oldest), asked)
+
+
+def _check(connection: Connection, request: SubscriptionRequest) -> ReasonCode:
+    options = connection.edge.options
+    subscriptions = connection.reader.session.subscriptions
+    plain = request.filter
+    if plain.startswith("$share/"):
+        plain = share_key(plain).partition("/")[2]
+    try:
+        validate_filter(plain, max_levels=options.topic_levels, max_bytes=options.topic_bytes)
+        connection.edge.gate.check_subscribe_filter(connection.identity, plain)
+    except InvalidTopic:
+        return ReasonCode.TOPIC_FILTER_INVALID
+    except GaplessError:
+        return ReasonCode.NOT_AUTHORIZED
+    if request.filter not in subscriptions and len(subscriptions) >= options.max_subscriptions:
+        return ReasonCode.QUOTA_EXCEEDED
+    return ReasonCode(request.qos)
+
+
+def _add(
+    connection: Connection, subscription: Subscription, request: SubscriptionRequest, position: int, *, history: bool
+) -> tuple[int, list[Record] | None]:
+    """Add one; gives the position to go on from, and the retained messages to be sent."""
+    edge, reader = connection.edge, connection.reader
+    session = reader.session
+    new = subscription.filter not in session.subscriptions
+    records: list[Record] | None = None
+    if not subscription.shared and (request.retain_handling == 0 or (request.retain_handling == 1 and new)):
+        records = [
+            record
+            for record in edge.hub.retained.matching(subscription.filter)
+            if not history or record.offset <= subscription.since
+        ]
+        subscription = msgspec.structs.replace(subscription, retained_due=bool(records))
+    position = session.subscribe(subscription, position=position, history=history)
+    if subscription.shared:
+        key = share_key(subscription.filter)
+        group = edge.groups.add(key, position=subscription.since)
+        group.enter(session.client_id, subscription, persistent=session.persistent)
+        group.connect(reader)
+        if group not in reader.groups:
+            reader.groups.append(group)
+    else:
+        edge.fanout.add(reader, session.subscriptions[subscription.filter])
+    return position, records
+
+
+def unsubscribe(connection: Connection, packet: Unsubscribe) -> None:
+    """Take an UNSUBSCRIBE; UNSUBACK goes out once a persistent session is stored."""
+    reader, edge = connection.reader, connection.edge
+    codes = []
+    for filter_ in packet.filters:
+        removed = reader.session.unsubscribe(filter_)
+        codes.append(ReasonCode.NO_SUBSCRIPTION_EXISTED if removed is None else ReasonCode.SUCCESS)
+        if removed is None:
+            continue
+        if removed.shared:
+            key = share_key(filter_)
+            edge.groups.leave(key, reader.client_id, ended=False)
+            reader.groups = [group for group in reader.groups if group.key != key]
+        else:
+            edge.fanout.remove(reader, filter_)
+            reader.drop_retained(filter_)
+    reader.step_back(reader.where)
+    unsuback = encode(Unsuback(packet.packet_id, codes), connection.version)
+    _store_then(connection, lambda: connection.output.send(unsuback))

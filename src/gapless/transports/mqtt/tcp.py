@@ -1,0 +1,138 @@
+"""MQTT over TCP and TLS (MQTT 5 §4.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl as _ssl
+from typing import TYPE_CHECKING
+
+from gapless.errors import ConfigError
+from gapless.transports.mqtt.connection import Connection
+
+if TYPE_CHECKING:
+    from gapless.transports.mqtt.edge import MqttEdge
+
+LINGER = 5.0
+"""Seconds that a closing connection has to take what was written to it."""
+
+
+class TcpProtocol(asyncio.Protocol):
+    """The socket of one connection, and its `Writer`."""
+
+    def __init__(self, edge: MqttEdge) -> None:
+        self._edge = edge
+        self._transport: asyncio.Transport | None = None
+        self._connection: Connection | None = None
+        self._linger: asyncio.TimerHandle | None = None
+
+    # From asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(self._edge.options.high_water)
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer = transport.get_extra_info("peername")
+        self._connection = Connection(self._edge, self, peer=f"{peer[0]}:{peer[1]}" if peer else "tcp")
+        self._edge.sockets.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        assert self._connection is not None
+        self._connection.data_received(data)
+
+    def pause_writing(self) -> None:
+        """See asyncio."""
+        assert self._connection is not None
+        self._connection.writer_paused()
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        assert self._connection is not None
+        self._connection.writer_resumed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        if self._linger is not None:
+            self._linger.cancel()
+        self._edge.sockets.discard(self)
+        assert self._connection is not None
+        self._connection.connection_lost()
+
+    # Writer
+
+    def write(self, data: bytes) -> None:
+        """See `Writer`."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        try:
+            transport.write(data)
+        except RuntimeError:  # uvloop: the handle is closed, connection_lost has not run yet
+            return
+
+    def close(self) -> None:
+        """See `Writer`. A peer that does not read is cut off after a while."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.close()
+            self._linger = asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+
+    def abort(self) -> None:
+        """See `Writer`."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause_reading(self) -> None:
+        """See `Writer`."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """See `Writer`."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+
+class Server:
+    """A listening socket.
+
+    Attributes:
+        host: the address.
+        port: the port, also where 0 was asked for.
+    """
+
+    def __init__(self, server: asyncio.Server, host: str) -> None:
+        self._server = server
+        self.host = host
+        self.port: int = server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Take no more connections; those that are open stay."""
+        self._server.close()
+
+
+async def listen(edge: MqttEdge, host: str, port: int, *, ssl: _ssl.SSLContext | None) -> Server:
+    """Listen for MQTT.
+
+    Raises:
+        ConfigError: the port is in use, or may not be used.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        server = await loop.create_server(lambda: TcpProtocol(edge), host, port, ssl=ssl, backlog=4096)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} is in use",
+                hint="stop what uses it (a gateway, a broker), or choose another --mqtt-port; 0 takes a free one",
+            ) from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason}", hint="choose another --mqtt-port") from error
+    return Server(server, host)
