@@ -1,0 +1,239 @@
+"""A disk that fails, and a writer that dies: nothing hangs, nothing is told twice, nothing is made up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import pytest_asyncio
+
+from gapless.errors import LogCorrupt, LogUnavailable
+from gapless.event import Record
+from gapless.eventlog import EVERYTHING, Retention, StateKind, StateWrite
+from gapless.eventlog.sqlite import SqliteLog, check
+from gapless.eventlog.sqlite.transaction import Transaction
+from tests.eventlog.events import answers_of, make_event, make_events, offsets_of
+
+PUMP = StateKind.PUMP
+
+
+@pytest.fixture
+def heard() -> list[Record]:
+    return []
+
+
+@pytest_asyncio.fixture
+async def log(tmp_path: Path, heard: list[Record]) -> AsyncIterator[SqliteLog]:
+    log = SqliteLog(tmp_path / "log.db", retention=Retention(None, 0))
+    await log.open(heard.extend)
+    yield log
+    await log.close()
+
+
+def pages(log: SqliteLog, pragma: str) -> int:
+    """Ask the writer's connection, while the writer has nothing to do."""
+    assert log._database is not None
+    return int(log._database.connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+async def fill(log: SqliteLog) -> LogUnavailable:
+    """Append until the disk is full."""
+    for number in range(1000, 2000):
+        try:
+            await log.append([make_event(number, data=b"x" * 10_000)])
+        except LogUnavailable as error:
+            return error
+    raise AssertionError("the disk did not fill")
+
+
+async def test_full_disk(log: SqliteLog, heard: list[Record]) -> None:
+    await log.append(make_events(10))
+    plenty = pages(log, "max_page_count")
+    pages(log, f"max_page_count = {pages(log, 'page_count') + 20}")
+    error = await fill(log)
+    assert error.message == "the disk is full; nothing of this call was stored"
+    assert error.retryable
+    assert log.status() == "the disk is full"
+    head = log.head
+    assert offsets_of(heard) == list(range(1, head + 1))
+
+    refused = log.append([make_event(5000, data=b"x" * 50_000)], state=[StateWrite(PUMP, "a", b"1")])
+    with pytest.raises(LogUnavailable):
+        await refused
+    assert (log.head, len(heard)) == (head, head)
+    assert await log.read_state(PUMP, "a") is None
+    assert log.status() == "the disk is full", "a read does not mend the disk"
+    assert len((await log.read(EVERYTHING, 0)).records) == head
+
+    pages(log, f"max_page_count = {plenty}")
+    assert answers_of(await log.append([make_event(5000)])) == [(head + 1, False)]
+    assert log.status() is None
+    assert offsets_of(heard) == list(range(1, head + 2))
+
+
+async def test_full_disk_fails_all_that_share_the_commit(log: SqliteLog, heard: list[Record]) -> None:
+    pages(log, f"max_page_count = {pages(log, 'page_count') + 20}")
+    await fill(log)
+    told = len(heard)
+    futures = [log.append([make_event(n, data=b"x" * 30_000)]) for n in range(5000, 5040)]
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    assert {type(result) for result in results} == {LogUnavailable}
+    assert (len(heard), log.head) == (told, told)
+
+
+async def test_trim_makes_room_on_a_full_disk(log: SqliteLog) -> None:
+    pages(log, f"max_page_count = {pages(log, 'page_count') + 50}")
+    await fill(log)
+    head = log.head
+    assert await log.trim(now=0) == head
+    assert log.status() is None
+    assert answers_of(await log.append([make_event(5000, data=b"x" * 10_000)])) == [(head + 1, False)]
+
+
+LIMITED_FILE_SIZE = """
+import asyncio, json, resource, sys
+from pathlib import Path
+from gapless.errors import LogUnavailable
+from gapless.eventlog import EVERYTHING
+from gapless.eventlog.sqlite import SqliteLog
+from gapless.event import Event, Origin
+
+def make_event(number, data):
+    topic = f"t/{number}"
+    return Event(
+        id=f"id-{number:08d}", type="message", topic=topic, rooms=("all",), data=data, time=1, origin=Origin("rest")
+    )
+
+async def main(path):
+    heard = []
+    log = SqliteLog(path)
+    await log.open(heard.extend)
+    await log.append([make_event(number, b"x") for number in range(1, 11)])
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name("log.db-wal").stat().st_size + 5000, hard))
+    refused = 0
+    for number in (11, 12):
+        try:
+            await log.append([make_event(number, b"x" * 100_000)])
+        except LogUnavailable:
+            refused += 1
+    report = {"refused": refused, "head": log.head, "status": log.status()}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    [(record, _)] = await log.append([make_event(13, b"x")])
+    report |= {"next": record.offset, "status after": log.status(), "heard": [record.offset for record in heard]}
+    report["read"] = [record.event.id for record in (await log.read(EVERYTHING, 9)).records]
+    await log.close()
+    print(json.dumps(report))
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+async def test_failing_write_to_the_file(tmp_path: Path) -> None:
+    """The system refuses to write (EFBIG): what came before is kept, and it recovers in the same process."""
+    path = tmp_path / "log.db"
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", LIMITED_FILE_SIZE, str(path)],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["refused"], report["head"]) == (2, 10)
+    assert "disk I/O error" in report["status"]
+    assert (report["next"], report["status after"]) == (11, None)
+    assert report["heard"] == list(range(1, 12))
+    assert report["read"] == [make_event(10).id, make_event(13).id]
+    found = check(path)
+    assert (found.head, found.problems) == (11, ())
+
+
+async def test_dead_writer_refuses_what_waits_and_what_comes(
+    log: SqliteLog, heard: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.append(make_events(3))
+
+    def fail(*_: object) -> NoReturn:
+        raise RuntimeError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transaction, "apply", fail)
+        waiting = [log.append([make_event(n)]) for n in range(10, 30)]
+        reading = asyncio.ensure_future(log.read_state(PUMP, "a"))
+        results = await asyncio.gather(*waiting, reading, return_exceptions=True)
+    assert {type(result) for result in results} == {LogUnavailable}
+    assert "writer ended by a defect" in (log.status() or "")
+    with pytest.raises(LogUnavailable, match="writer ended by a defect"):
+        await log.append([make_event(30)])
+    assert offsets_of(heard) == [1, 2, 3]
+    assert offsets_of((await log.read(EVERYTHING, 0)).records) == [1, 2, 3], "history is still served"
+    assert log.waiting_bytes == 0
+    await log.close()
+
+    again = SqliteLog(tmp_path / "log.db")
+    await again.open(lambda _: None)
+    assert again.head == 3
+    await again.close()
+
+
+async def test_damage_found_while_writing_stops_the_writer(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    await log.append(make_events(3))
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(Transaction, "store", fail)
+    with pytest.raises(LogUnavailable, match="damaged"):
+        await log.append([make_event(4)])
+    with pytest.raises(LogUnavailable, match="damaged"):
+        await log.append([make_event(5)])
+    assert "the log's file is damaged" in (log.status() or "")
+
+
+async def test_damaged_event_is_reported_by_the_read(log: SqliteLog) -> None:
+    await log.append(make_events(3))
+    assert log._database is not None
+    log._database.connection.execute("UPDATE events SET body = x'c1' WHERE offset = 2")
+    with pytest.raises(LogCorrupt, match="cannot be read"):
+        await log.read(EVERYTHING, 0)
+    with pytest.raises(LogCorrupt):
+        await log.append([make_event(2)])
+    # The neighbours in the same commit are not harmed by it.
+    results = await asyncio.gather(*[log.append([make_event(n)]) for n in (2, 7, 8)], return_exceptions=True)
+    assert [type(result) for result in results] == [LogCorrupt, list, list]
+    assert log.head == 5
+
+
+async def test_cancelled_close_closes_all_the_same(log: SqliteLog, tmp_path: Path) -> None:
+    appended = log.append(make_events(100))
+    closing = asyncio.create_task(log.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await log.close()
+    assert len(await appended) == 100
+    again = SqliteLog(tmp_path / "log.db")
+    await again.open(lambda _: None)
+    assert again.head == 100
+    await again.close()
+
+
+async def test_open_close_open_on_one_object(log: SqliteLog, heard: list[Record]) -> None:
+    await log.append([make_event(1)])
+    await log.close()
+    await log.open(heard.extend)
+    assert answers_of(await log.append([make_event(1), make_event(2)])) == [(1, True), (2, False)]
+    assert offsets_of(heard) == [1, 2]
