@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import ssl as _ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gapless.errors import ConfigError
 from gapless.transports.mqtt.connection import Connection
@@ -32,7 +32,7 @@ class TcpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is not derived from asyncio's
         self._transport = transport
         transport.set_write_buffer_limits(self._edge.options.high_water)
         raw = transport.get_extra_info("socket")
