@@ -26,7 +26,7 @@ from gapless.envelope import read_envelope
 from gapless.errors import ConfigError
 from gapless.event import Origin
 from gapless.eventlog import EventLog, MemoryLog, SqliteLog
-from gapless.gateway.samples import socketio_samples
+from gapless.gateway.samples import link_samples, mqtt_samples, socketio_samples
 from gapless.hub import Hub
 from gapless.ingress import Accepted, Ingress, Publication
 from gapless.link import BrokerLink
@@ -115,6 +115,9 @@ class Gateway:
             undo.push_async_callback(self.log.close)
             await self.hub.start()
             undo.push_async_callback(self._stop_http)  # after the doors, which end their polls and streams
+            if self.link is not None:
+                await self.link.start()
+                undo.push_async_callback(self.link.stop)
             for part in (self.socketio, self.mqtt, self.http):
                 await part.start()
                 undo.push_async_callback(part.stop)
@@ -124,9 +127,6 @@ class Gateway:
                 server = await self.mqtt.listen(self.settings.host, self.settings.mqtt_port)
                 self._mqtt_port = server.port
             await self._serve_http(listener)
-            if self.link is not None:
-                await self.link.start()
-                undo.push_async_callback(self.link.stop)
             trimming = asyncio.create_task(self._trim_regularly(), name="trim")
             undo.push_async_callback(_cancel, trimming)
             self._undo = undo.pop_all()
@@ -244,13 +244,19 @@ class Gateway:
 
     def status(self) -> dict[str, str]:
         """State of each part besides the log: `ok`, or what is wrong with it."""
-        return {} if self.link is None else {"link": self.link.problem or "ok"}
+        if self.link is None:
+            return {}
+        state = self.link.state
+        return {"link": "ok" if state.status == "connected" else f"{state.status}: {state.error or 'no failure yet'}"}
 
     def _offers(self) -> Offers:
         return Offers(socketio_path=self.settings.socketio.path.rstrip("/") + "/", mqtt_port=self._mqtt_port)
 
     def _samples(self) -> Iterable[Sample]:
         yield from socketio_samples(self.socketio.counts())
+        yield from mqtt_samples(self.mqtt.stats)
+        if self.link is not None:
+            yield from link_samples(self.link)
 
 
 class _Server(uvicorn.Server):

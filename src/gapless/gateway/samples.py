@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import msgspec
+
+from gapless.link import BrokerLink
 from gapless.transports.http import Sample
+from gapless.transports.mqtt import EdgeStats
 
 
 def socketio_samples(counts: Mapping[str, int]) -> Iterator[Sample]:
@@ -25,3 +29,49 @@ def socketio_samples(counts: Mapping[str, int]) -> Iterator[Sample]:
     yield Sample(
         "gapless_connections_refused", "counter", "Connections refused by the gate.", counts["refused"], labels
     )
+
+
+def mqtt_samples(stats: EdgeStats) -> Iterator[Sample]:
+    """The figures of the MQTT edge."""
+    labels = {"transport": "mqtt"}
+    yield Sample("gapless_connections", "gauge", "Clients connected now.", stats.connections, labels)
+    yield Sample("gapless_connections_refused", "counter", "Connections refused by the gate.", stats.refused, labels)
+    yield Sample(
+        "gapless_mqtt_sessions_away", "gauge", "Persistent sessions whose client is not connected.", stats.sessions_away
+    )
+    for direction, counts in (("received", stats.received), ("sent", stats.sent)):
+        for qos, count in enumerate(counts):
+            yield Sample(
+                f"gapless_mqtt_publishes_{direction}",
+                "counter",
+                f"PUBLISH packets {direction}.",
+                count,
+                {"qos": str(qos)},
+            )
+    for name, value in (
+        ("resumed", stats.resumed),
+        ("taken_over", stats.taken_over),
+        ("protocol_error", stats.protocol_errors),
+        ("timeout", stats.timeouts),
+        ("fell_behind", stats.slow),
+        ("incomplete", stats.incomplete),
+        ("ephemeral_dropped", stats.dropped_ephemeral),
+        ("publish_refused", stats.refused_publishes),
+        ("publish_resent", stats.resent_publishes),
+        ("too_large", stats.too_large),
+        ("will", stats.wills),
+        ("store_failure", stats.store_failures),
+        ("failure", stats.failures),
+    ):
+        yield Sample(
+            "gapless_mqtt_incidents", "counter", "What the MQTT edge counts; see EdgeStats.", value, {"kind": name}
+        )
+
+
+def link_samples(link: BrokerLink) -> Iterator[Sample]:
+    """The figures of the link to the external broker."""
+    connected = float(link.state.status == "connected")
+    yield Sample("gapless_link_connected", "gauge", "1 while the external broker is connected.", connected)
+    yield Sample("gapless_link_behind", "gauge", "Events that the external broker has not taken yet.", link.pump.behind)
+    for name, value in msgspec.structs.asdict(link.stats).items():
+        yield Sample("gapless_link_events", "counter", "What the link counts; see LinkStats.", value, {"kind": name})
