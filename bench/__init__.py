@@ -1,0 +1,1 @@
+"""Benchmarks of Gapless beside its peers: `python -m bench --help`."""

@@ -1,0 +1,1 @@
+"""What is measured: each case puts one load on every server that can take it."""

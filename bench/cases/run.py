@@ -1,0 +1,86 @@
+"""What every case needs: the settings of a run, and a server to measure."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from bench.figures import Report
+from bench.host import Cores
+from bench.load.tally import LoadFailed
+from bench.servers import NotHere, Target, run_target
+from gapless.testing import ProcessFailed
+
+T = TypeVar("T")
+
+_CONNECTING = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of the benchmark.
+
+    Attributes:
+        report: takes the figures.
+        cores: which core is whose.
+        seconds: how long each load is measured; a fifth of it goes before, to warm up.
+        clients: of the fan-outs.
+        peers: whether to measure others than Gapless.
+        data: where the servers' data goes; None is the system's temporary folder.
+        progress: told what is measured now.
+    """
+
+    report: Report
+    cores: Cores
+    seconds: float
+    clients: int
+    peers: bool
+    data: Path | None
+    progress: Callable[[str], None]
+
+    @property
+    def warm_up(self) -> float:
+        """Seconds of load before what is measured."""
+        return self.seconds / 5
+
+    async def against(self, case: str, names: tuple[str, ...], load: Callable[[Target], Awaitable[None]]) -> None:
+        """Put one load on several servers in turn: Gapless, then its peers.
+
+        A server that is missing, or that does not stand the load, is reported by name; the others go on.
+        """
+        for name in names if self.peers else names[:1]:
+            self.progress(f"{case}: {name}")
+            try:
+                async with self.server(name) as target:
+                    await load(target)
+            except NotHere as error:
+                self.report.skip(f"{case}, {name}", str(error))
+            except (LoadFailed, ProcessFailed, OSError, TimeoutError, ExceptionGroup) as error:
+                self.report.fail(f"{case}, {name}", error)
+            gc.collect()
+
+    @asynccontextmanager
+    async def server(self, name: str) -> AsyncIterator[Target]:
+        """A server with an empty data folder."""
+        with tempfile.TemporaryDirectory(prefix="gapless-bench-", dir=self.data) as folder:
+            async with run_target(name, Path(folder), self.cores) as target:
+                yield target
+
+
+async def connect_all(count: int, connect: Callable[[int], Awaitable[T]]) -> list[T]:
+    """Open `count` connections, 64 at a time."""
+    gate = asyncio.Semaphore(_CONNECTING)
+
+    async def one(number: int) -> T:
+        async with gate:
+            return await connect(number)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(number), name=f"connect-{number}") for number in range(count)]
+    return [task.result() for task in tasks]

@@ -1,0 +1,159 @@
+"""Figures: what was measured, how often, and how it compares."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.servers import GAPLESS
+
+
+@dataclass(slots=True)
+class Figure:
+    """One figure of one server, over all repeats.
+
+    Attributes:
+        case, name: what was measured; with the server, its identity.
+        values: one a repeat, in `unit`.
+        notes: what readers must know, such as that the generator was the limit; each once.
+    """
+
+    case: str
+    name: str
+    server: str
+    unit: str
+    values: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """The middle of the values."""
+        return statistics.median(self.values)
+
+
+class Report:
+    """All figures of a run, what could not be run, and what failed."""
+
+    def __init__(self) -> None:
+        self.figures: dict[tuple[str, str, str], Figure] = {}
+        self.not_run: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+
+    def add(
+        self, case: str, name: str, server: str, value: float, *, unit: str, notes: list[str] | None = None
+    ) -> None:
+        """Record one repeat of a figure."""
+        key = (case, name, server)
+        figure = self.figures.setdefault(key, Figure(case, name, server, unit))
+        figure.values.append(value)
+        figure.notes += [note for note in notes or () if note not in figure.notes]
+
+    def skip(self, what: str, why: str) -> None:
+        """Record that something was not run."""
+        self.not_run[what] = why
+
+    def fail(self, what: str, error: BaseException) -> None:
+        """Record that a server did not stand its load."""
+        first = error
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        said = getattr(error, "__notes__", [])
+        self.failed[what] = "; ".join([f"{type(first).__name__}: {first}", *said])
+
+    def ratios(self, figure: Figure) -> list[str]:
+        """How one of Gapless compares with each peer: its median over the peer's."""
+        if figure.server != GAPLESS:
+            return []
+        return [
+            f"{figure.median / peer.median:.2f} x {peer.server}"
+            for peer in self.figures.values()
+            if (peer.case, peer.name) == (figure.case, figure.name) and peer.server != GAPLESS and peer.median
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """For a results file."""
+        return {
+            "figures": [
+                {
+                    **{name: getattr(figure, name) for name in ("case", "name", "server", "unit", "values", "notes")},
+                    "min": min(figure.values),
+                    "median": figure.median,
+                    "max": max(figure.values),
+                }
+                for figure in self.figures.values()
+            ],
+            "not_run": self.not_run,
+            "failed": self.failed,
+        }
+
+    def load(self, document: dict[str, Any]) -> None:
+        """The opposite of `document`."""
+        for found in document["figures"]:
+            for name in ("min", "median", "max"):
+                del found[name]
+            figure = Figure(**found)
+            self.figures[figure.case, figure.name, figure.server] = figure
+        self.not_run.update(document["not_run"])
+        self.failed.update(document["failed"])
+
+    # --- for people
+
+    def lines(self) -> list[str]:
+        """One line a figure."""
+        return [
+            "  ".join(
+                (
+                    f"{figure.case:<34}",
+                    f"{figure.name:<28}",
+                    f"{figure.server:<16}",
+                    f"{number(figure.median):>10} {figure.unit:<12}",
+                    f"{spread(figure):<19}",
+                    "; ".join(self.ratios(figure) + [f"({note})" for note in figure.notes]),
+                )
+            ).rstrip()
+            for figure in self.figures.values()
+        ] + [
+            f"{kind}: {what}: {why}"
+            for kind, found in (("not run", self.not_run), ("FAILED", self.failed))
+            for what, why in found.items()
+        ]
+
+    def table(self) -> str:
+        """The figures as a Markdown table."""
+        rows = ["| case | figure | server | median | min–max | Gapless is |", "|---|---|---|---:|---|---|"]
+        previous = ("", "")
+        for figure in self.figures.values():
+            case, name = figure.case, figure.name
+            shown = ("" if case == previous[0] else case, "" if (case, name) == previous else f"{name}, {figure.unit}")
+            previous = (case, name)
+            said = "; ".join(self.ratios(figure) + [f"*{note}*" for note in figure.notes])
+            rows.append(
+                f"| {shown[0]} | {shown[1]} | {figure.server} | {number(figure.median)} | {spread(figure)} | {said} |"
+            )
+        rows += [f"\nNot run: {what}: {why}." for what, why in self.not_run.items()]
+        rows += [f"\nFailed: {what}: {why}." for what, why in self.failed.items()]
+        return "\n".join(rows) + "\n"
+
+
+def number(value: float) -> str:
+    """Three to four digits that say something."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def spread(figure: Figure) -> str:
+    """Smallest and largest value; nothing where there is one only."""
+    if len(figure.values) < 2:
+        return ""
+    return f"{number(min(figure.values))}–{number(max(figure.values))}"
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a results file, for people to read too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")

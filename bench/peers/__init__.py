@@ -1,0 +1,1 @@
+"""Servers that the same load is put on, for comparison."""

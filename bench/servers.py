@@ -1,0 +1,186 @@
+"""Starting what is measured: Gapless and its peers, each in processes of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from bench.host import NODE_PACKAGES, Cores
+from gapless.testing import Gateway, find_mosquitto, find_node, free_port
+from gapless.testing.child import Child
+from gapless.testing.processes import Server
+
+GAPLESS, FLOOR, MOSQUITTO = "Gapless", "raw floor", "Mosquitto"
+PYTHON_SOCKETIO, NODE_SOCKETIO, NODE_BRIDGE = "python-socketio", "Node socket.io", "Node bridge"
+
+
+class NotHere(Exception):
+    """A peer cannot be run on this machine; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A server under load.
+
+    Attributes:
+        name: what the figures call it.
+        pids: its processes.
+        http, mqtt: its ports on 127.0.0.1; 0 where it has none.
+    """
+
+    name: str
+    pids: tuple[int, ...]
+    http: int = 0
+    mqtt: int = 0
+
+
+class _Ready(msgspec.Struct, frozen=True):
+    pid: int
+    http: int = 0
+    mqtt: int = 0
+
+
+class _Program(Server):
+    """A peer of ours: it takes free ports and says which, in one line of JSON."""
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        super().__init__()
+        self.name = name
+        self._line = tuple(command)
+        self.ready = _Ready(0)
+
+    def _choose_ports(self) -> None:
+        pass
+
+    def _command(self) -> Sequence[str]:
+        return self._line
+
+    async def _wait_ready(self, child: Child) -> None:
+        self.ready = await child.wait_line(
+            "stdout", lambda line: msgspec.json.decode(line, type=_Ready) if line.startswith("{") else None
+        )
+
+
+class _Mosquitto(Server):
+    """Mosquitto at its best: nothing stored, nothing logged per message, no queue that overflows."""
+
+    name = "mosquitto"
+
+    def __init__(self, executable: str, folder: Path) -> None:
+        super().__init__()
+        self._executable = executable
+        self._config = folder / "mosquitto.conf"
+        self.port = 0
+
+    def _choose_ports(self) -> None:
+        self.port = free_port()
+        lines = (
+            f"listener {self.port} 127.0.0.1",
+            f"user {getpass.getuser()}",
+            "allow_anonymous true",
+            "persistence false",
+            "set_tcp_nodelay true",
+            "max_queued_messages 0",
+            "log_dest stderr",
+            "log_type error",
+            "log_type information",
+            "connection_messages false",
+        )
+        self._config.write_text("\n".join(lines) + "\n")
+
+    def _command(self) -> Sequence[str]:
+        return (self._executable, "-c", str(self._config))
+
+    async def _wait_ready(self, child: Child) -> None:
+        await child.wait_line("stderr", lambda line: line.endswith(" running") or None)
+
+
+@asynccontextmanager
+async def run_target(name: str, folder: Path, cores: Cores) -> AsyncIterator[Target]:
+    """Start a server on the servers' core; it is stopped, and its data removed by the caller, at the end.
+
+    Args:
+        name: one of this module's names.
+        folder: an empty folder for its data.
+
+    Raises:
+        NotHere: it is not installed on this machine.
+        ProcessFailed: it did not start.
+    """
+    if name == NODE_BRIDGE:
+        async with _run_node_bridge(folder, cores) as target:
+            yield target
+        return
+    server = _make(name, folder)
+    with cores.for_servers():
+        await server.start()
+    try:
+        yield _target(name, server)
+    finally:
+        await _end(server)
+
+
+@asynccontextmanager
+async def _run_node_bridge(folder: Path, cores: Cores) -> AsyncIterator[Target]:
+    async with run_target(MOSQUITTO, folder, cores) as broker:
+        bridge = _Program(NODE_BRIDGE, _node_command(str(broker.mqtt)))
+        with cores.for_servers():
+            await bridge.start()
+        try:
+            pids = (*broker.pids, bridge.pid)
+            yield Target(name=NODE_BRIDGE, pids=pids, http=bridge.ready.http, mqtt=broker.mqtt)
+        finally:
+            await _end(bridge)
+
+
+def _make(name: str, folder: Path) -> Gateway | _Program | _Mosquitto:
+    match name:
+        case "Gapless":
+            return Gateway("--log-level", "warning", data=folder)
+        case "raw floor":
+            return _Program(name, (sys.executable, "-m", "bench.peers.raw_floor"))
+        case "python-socketio":
+            return _Program(name, (sys.executable, "-m", "bench.peers.plain_socketio"))
+        case "Node socket.io":
+            return _Program(name, _node_command())
+        case "Mosquitto":
+            executable = find_mosquitto()
+            if executable is None:
+                raise NotHere("there is no mosquitto on this machine")
+            return _Mosquitto(executable, folder)
+        case _:
+            raise ValueError(name)
+
+
+def _node_command(*arguments: str) -> tuple[str, ...]:
+    node = find_node()
+    if node is None:
+        raise NotHere("there is no Node.js on this machine")
+    if not (NODE_PACKAGES / "socket.io").is_dir():
+        raise NotHere("socket.io is not installed: make setup-test")
+    return (node, str(Path(__file__).parent / "peers/node_socketio.mjs"), *arguments)
+
+
+def _target(name: str, server: Gateway | _Program | _Mosquitto) -> Target:
+    match server:
+        case Gateway():
+            return Target(name=name, pids=(server.pid,), http=server.http_port, mqtt=server.mqtt_port)
+        case _Program():
+            return Target(name=name, pids=(server.pid,), http=server.ready.http, mqtt=server.ready.mqtt)
+        case _Mosquitto():
+            return Target(name=name, pids=(server.pid,), mqtt=server.port)
+
+
+async def _end(server: Server) -> None:
+    """Stop it; peers need no clean exit, and a gateway that does not end is killed, and that is an error."""
+    if isinstance(server, Gateway):
+        await server.stop()
+    elif server.is_running():
+        await asyncio.shield(server.kill())
