@@ -14,7 +14,7 @@ from gapless.errors import LogCorrupt
 from gapless.mqtt.session import DeliveredWindow, Sent, Session, Subscription, WillMessage
 
 VERSION: Final = 1
-_SEPARATOR: Final = "\0"  # in no client identifier [MQTT-1.5.4-2]
+_SESSION_PREFIX: Final = "s"
 
 
 class StoredSession(msgspec.Struct, array_like=True):
@@ -96,12 +96,17 @@ def decode_session(data: bytes) -> StoredSession:
     )
 
 
+def session_key(client_id: str) -> str:
+    """The key under which a session is stored."""
+    return f"{_SESSION_PREFIX}/{client_id}"
+
+
 def received_key(client_id: str, packet_id: int) -> str:
     """The key under which a received QoS 2 identifier is stored."""
-    return f"{client_id}{_SEPARATOR}{packet_id}"
+    return f"{packet_id}/{client_id}"
 
 
 def split_key(key: str) -> tuple[str, int | None]:
     """Client identifier, and the received identifier where the key is one of `received_key`."""
-    client_id, separator, packet_id = key.partition(_SEPARATOR)
-    return client_id, int(packet_id) if separator else None
+    what, _, client_id = key.partition("/")
+    return client_id, None if what == _SESSION_PREFIX else int(what)

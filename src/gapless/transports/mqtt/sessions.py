@@ -20,7 +20,7 @@ from gapless.errors import GaplessError
 from gapless.eventlog import EventLog, StateKind, StateWrite
 from gapless.hub import Hub
 from gapless.mqtt.session import Session, WillMessage
-from gapless.mqtt.session_state import decode_session, encode_session, received_key, split_key
+from gapless.mqtt.session_state import decode_session, encode_session, received_key, session_key, split_key
 from gapless.transports.mqtt.feed import outcome
 from gapless.transports.mqtt.groups import ShareGroups, decode_group, share_key
 from gapless.transports.mqtt.options import EdgeOptions, EdgeStats
@@ -110,27 +110,30 @@ class SessionStore:
             client_id, packet_id = split_key(key)
             if packet_id is not None:
                 received.setdefault(client_id, set()).add(packet_id)
-        orphans = [received_key(name, one) for name, ids in received.items() if name not in stored for one in ids]
+        orphans = [
+            received_key(name, one) for name, ids in received.items() if session_key(name) not in stored for one in ids
+        ]
         ended: list[str] = []
         for key, data in stored.items():
-            if split_key(key)[1] is not None:
+            client_id, packet_id = split_key(key)
+            if packet_id is not None:
                 continue
             state = decode_session(data)
             ended_at = now if state.connected else state.ended_at
             session = state.restore()
             away = self._make_away(session, ended_at=ended_at, will=session.will)
-            away.received = received.get(key, set())
-            self._away[key] = away
+            away.received = received.get(client_id, set())
+            self._away[client_id] = away
             for share in away.shares:
                 kept = shares.get(share)
                 shared = self._groups.add(share, position=kept.position if kept else session.position)
                 sub = session.subscriptions["$share/" + share]
-                shared.enter(key, sub, persistent=True)
+                shared.enter(client_id, sub, persistent=True)
                 shared.restore_assigned(session)
             if away.ends_at <= now:
-                ended.append(key)
+                ended.append(client_id)
             else:
-                self._watch(key, away)
+                self._watch(client_id, away)
         writes = [StateWrite(_SESSION, key, None) for key in orphans]
         for key, kept in shares.items():
             group = self._groups.get(key)
@@ -140,8 +143,8 @@ class SessionStore:
                 group.returned.extend(kept.returned)
         if writes:
             await self._log.write_state(writes, durable=False)
-        for key in ended:
-            await self._end_away(key)
+        for client_id in ended:
+            await self._end_away(client_id)
         self._count()
 
     async def stop(self) -> None:
@@ -198,7 +201,7 @@ class SessionStore:
         session.will = will
         if session.persistent or will is not None:
             stored = encode_session(session, epoch=self._hub.epoch, connected=True)
-            await self._log.write_state([StateWrite(_SESSION, client_id, stored)], durable=False)
+            await self._log.write_state([StateWrite(_SESSION, session_key(client_id), stored)], durable=False)
             self._stored.add(client_id)
         elif present:
             await self._log.write_state(self._delete_writes(session), durable=False)
@@ -207,7 +210,7 @@ class SessionStore:
         return session, present
 
     async def _read_away(self, client_id: str) -> Session | None:
-        data = await self._log.read_state(_SESSION, client_id)
+        data = await self._log.read_state(_SESSION, session_key(client_id))
         if data is None:
             logger.error("the stored session of %r is gone: it starts anew", client_id)
             return None
@@ -242,7 +245,7 @@ class SessionStore:
         self._stored.discard(session.client_id)
         self._away[session.client_id] = away
         data = encode_session(session, epoch=self._hub.epoch, connected=False, ended_at=now)
-        writes = [StateWrite(_SESSION, session.client_id, data)]
+        writes = [StateWrite(_SESSION, session_key(session.client_id), data)]
         if away.shares:
             writes += self._take_dirty()
         if message is not None and away.will_at is None:
@@ -262,7 +265,7 @@ class SessionStore:
         if session.persistent or session.will is not None:
             now = self._clock()
             data = encode_session(session, epoch=self._hub.epoch, connected=False, ended_at=now)
-            writes = [StateWrite(_SESSION, session.client_id, data)]
+            writes = [StateWrite(_SESSION, session_key(session.client_id), data)]
             self._supervise(self._log.write_state(writes, durable=True))
 
     def _end(self, session: Session, will: WillMessage | None) -> None:
@@ -279,7 +282,7 @@ class SessionStore:
 
     async def _end_away(self, client_id: str) -> None:
         """A session ends while its client is away; its will is published at the latest now."""
-        data = await self._log.read_state(_SESSION, client_id)
+        data = await self._log.read_state(_SESSION, session_key(client_id))
         away = self._away[client_id]
         writes = self._deletions(client_id, away.received)
         will: WillMessage | None = None
@@ -299,7 +302,7 @@ class SessionStore:
 
     @staticmethod
     def _deletions(client_id: str, received: set[int]) -> list[StateWrite]:
-        keys = [client_id, *(received_key(client_id, packet_id) for packet_id in received)]
+        keys = [session_key(client_id), *(received_key(client_id, packet_id) for packet_id in received)]
         return [StateWrite(_SESSION, key, None) for key in keys]
 
     def _make_away(self, session: Session, *, ended_at: float, will: WillMessage | None) -> Away:
@@ -360,7 +363,7 @@ class SessionStore:
             self._watch(client_id, away)
 
     async def _will_of_away(self, client_id: str, away: Away) -> None:
-        data = await self._log.read_state(_SESSION, client_id)
+        data = await self._log.read_state(_SESSION, session_key(client_id))
         away.will_at = None
         if data is None:
             return
@@ -370,7 +373,7 @@ class SessionStore:
             data = encode_session(
                 state.restore(), epoch=state.epoch, connected=False, ended_at=away.ends_at - state.expiry
             )
-            self._publish_will(client_id, will, [StateWrite(_SESSION, client_id, data)])
+            self._publish_will(client_id, will, [StateWrite(_SESSION, session_key(client_id), data)])
 
     # Progress of those connected
 
@@ -425,7 +428,9 @@ class SessionStore:
         stored.add_done_callback(over)
 
     def _write_of(self, session: Session) -> StateWrite:
-        return StateWrite(_SESSION, session.client_id, encode_session(session, epoch=self._hub.epoch, connected=True))
+        return StateWrite(
+            _SESSION, session_key(session.client_id), encode_session(session, epoch=self._hub.epoch, connected=True)
+        )
 
     def _take_dirty(self) -> list[StateWrite]:
         writes = []
