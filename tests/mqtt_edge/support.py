@@ -201,6 +201,17 @@ class Client:
         assert isinstance(packet, kind), f"expected {kind.__name__}, got {packet!r}"
         return packet
 
+    async def expect_among(self, kind: type[P]) -> P:
+        """The next packet of a kind; messages before it stay to be received."""
+        before: list[Packet] = []
+        while True:
+            packet = await self.next()
+            if isinstance(packet, kind):
+                self.packets.extendleft(reversed(before))
+                return packet
+            assert isinstance(packet, Publish), f"expected {kind.__name__}, got {packet!r}"
+            before.append(packet)
+
     async def expect_closed(self, reason: ReasonCode | None = None) -> None:
         """The end of the connection, after a DISCONNECT where a reason is given."""
         packet = await self.next()
@@ -257,11 +268,11 @@ class Client:
         if qos == 0:
             return None
         if qos == 1:
-            return await self.expect(Puback)
-        received = await self.expect(Pubrec)
+            return await self.expect_among(Puback)
+        received = await self.expect_among(Pubrec)
         if not received.reason_code.is_failure:
             self.send(Pubrel(number))
-            await self.expect(Pubcomp)
+            await self.expect_among(Pubcomp)
         return received
 
     async def receive(self, *, acknowledge: bool = True) -> Publish:
