@@ -76,7 +76,7 @@ class MqttConnection:
             found = await self._subscribe(session, filters, start, first=after is None)
             yield Subscribed(start or found.get("gapless-position"))
             if "gapless-incomplete" in found:
-                yield Hole(found["gapless-incomplete"])
+                yield Hole()
             while True:
                 while arrived:
                     for signal in signals_of(arrived.popleft()):
@@ -166,8 +166,8 @@ def signals_of(message: MQTTMessage) -> list[Hole | ClientEvent]:
     """What a PUBLISH says: an event, after a hole where the gateway reports one."""
     said = user_properties(message.properties)
     event = _event_of(message, said)
-    hole = said.get("gapless-incomplete")
-    return [event] if hole is None else [Hole(hole), event]
+    # The property names the position at which the hole begins; where it ends, this event says.
+    return [Hole(), event] if "gapless-incomplete" in said else [event]
 
 
 def _event_of(message: MQTTMessage, said: dict[str, str]) -> ClientEvent:
