@@ -70,8 +70,7 @@ class Reader:
         )
 
     def _is_echo(self, packet: Publish, envelope: Envelope, tags: dict[str, str], version: ProtocolVersion) -> bool:
-        ids = [value for name, value in _pairs(packet) if name == ID]
-        if any(self._echoes.has_id(event_id) for event_id in (*ids, envelope.id) if event_id is not None):
+        if envelope.id is not None and self._echoes.has_id(envelope.id):
             return True
         if not packet.payload and version is not ProtocolVersion.V5:
             return self._echoes.take_clearing(packet.topic)
@@ -96,17 +95,13 @@ class Reader:
             return False
 
 
-def _pairs(packet: Publish) -> list[tuple[str, str]]:
-    return [] if packet.properties is None else packet.properties.user_properties
-
-
 def _tags(properties: Properties) -> dict[str, str]:
-    """A gateway's user properties: only together with a position, as anybody may name one `id`."""
+    """A gateway's user properties; they count only together with an `id`. The first of a name counts."""
     pairs = properties.user_properties
     if not pairs:
         return {}
-    tags = {name: value for name, value in pairs if name in OUR_PROPERTIES}
-    return tags if ID in tags and POSITION in tags and 0 < len(tags[ID]) <= 128 else {}
+    tags = {name: value for name, value in reversed(pairs) if name in OUR_PROPERTIES}
+    return tags if 0 < len(tags.get(ID, "")) <= 128 else {}
 
 
 def _apply(tags: dict[str, str], envelope: Envelope) -> None:

@@ -8,7 +8,7 @@ from gapless.mqtt import Properties, ProtocolVersion
 
 ID, TYPE, TIME, POSITION = "id", "type", "time", "position"
 OUR_PROPERTIES = frozenset({ID, TYPE, TIME, POSITION})
-"""MQTT 5 user properties that tell an event of a gateway; a position makes them ours."""
+"""MQTT 5 user properties that tell what event a message is."""
 
 
 def payload_of(record: Record, version: ProtocolVersion) -> bytes:
