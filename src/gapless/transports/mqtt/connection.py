@@ -173,7 +173,7 @@ class Connection:
             case Disconnect():
                 self._disconnected(packet)
             case Auth():
-                raise MqttProtocolError(ReasonCode.BAD_AUTHENTICATION_METHOD, "no authentication method was agreed")
+                raise MqttProtocolError(ReasonCode.PROTOCOL_ERROR, "no authentication method was agreed")
             case _:
                 raise MqttProtocolError(ReasonCode.PROTOCOL_ERROR, f"{type(packet).__name__} goes the other way")
 
@@ -272,7 +272,7 @@ class Connection:
             self.output,
             version=connect.version,
             window=window,
-            max_packet=properties.maximum_packet_size or _NO_LIMIT,
+            max_packet=self._client_limit,
             keeper=edge.sessions,
             feeder=edge.feeder,
             stats=edge.stats,
@@ -289,7 +289,7 @@ class Connection:
             stats=edge.stats,
             recent=edge.recent,
             explain=self.explain,
-            max_packet=properties.maximum_packet_size or _NO_LIMIT,
+            max_packet=self._client_limit,
             fail=self._fail,
         )
         keep_alive = self._agree_keep_alive(connect)
@@ -348,9 +348,17 @@ class Connection:
         if self.version is _V5:
             properties = Properties(reason_string=text[:500]) if self.explain else None
             answer = encode(Connack(reason, False, properties), _V5)
+            if len(answer) > self._client_limit:  # [MQTT-3.2.2-19]
+                answer = encode(Connack(reason), _V5)
         elif connect_return_code(reason) is not None:
             answer = encode(Connack(reason), self.version)
         self._close(answer)
+
+    @property
+    def _client_limit(self) -> int:
+        """The Maximum Packet Size that the client's CONNECT says."""
+        properties = self._connect.properties if self._connect is not None else None
+        return (properties.maximum_packet_size if properties is not None else None) or _NO_LIMIT
 
     # Time
 

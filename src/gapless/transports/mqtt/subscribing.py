@@ -58,9 +58,9 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
     try:
         wish = _wish(connection, packet.properties)
     except InvalidPosition as error:
-        properties = Properties(reason_string=error.message) if connection.explain else None
         codes = [ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR] * len(packet.subscriptions)
-        connection.output.send(encode(Suback(packet.packet_id, codes, properties), connection.version))
+        suback, _ = _encode_suback(connection, packet, codes, Properties(reason_string=error.message))
+        connection.output.send(suback)
         return
     identifier = 0
     if packet.properties is not None and packet.properties.subscription_identifiers:
@@ -87,10 +87,10 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
         if records is not None:
             retained.append((reader.session.subscriptions[request.filter], records))
     reader.step_back(position)
-    properties = None
-    if wish.hole is not None and connection.version is ProtocolVersion.V5:
-        properties = Properties(user_properties=[(INCOMPLETE, wish.hole)])
-    suback = encode(Suback(packet.packet_id, codes, properties), connection.version)
+    hole = Properties(user_properties=[(INCOMPLETE, wish.hole)]) if wish.hole is not None else None
+    suback, told = _encode_suback(connection, packet, codes, hole)
+    if not told and reader.session.hole is None:
+        reader.session.hole = wish.hole  # told with the next PUBLISH instead
 
     def granted() -> None:
         connection.output.send(suback)
@@ -98,6 +98,18 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
             reader.add_retained(subscription, records, place=place)
 
     _store_then(connection, granted)
+
+
+def _encode_suback(
+    connection: Connection, packet: Subscribe, codes: list[ReasonCode], properties: Properties | None
+) -> tuple[bytes, bool]:
+    """SUBACK, and whether it has the properties: not where the client wants none [MQTT-3.1.2-29]
+    or could not take so large a packet [MQTT-3.9.2-1, MQTT-3.9.2-2]."""
+    if properties is not None and connection.explain and connection.version is ProtocolVersion.V5:
+        suback = encode(Suback(packet.packet_id, codes, properties), connection.version)
+        if len(suback) <= connection.reader.max_packet:
+            return suback, True
+    return encode(Suback(packet.packet_id, codes), connection.version), properties is None
 
 
 def _store_then(connection: Connection, then: Callable[[], None]) -> None:
