@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import AsyncGenerator, Coroutine
@@ -120,7 +119,7 @@ class View:
         self._started = time.monotonic()
         console = output.stdout
         if not console.is_terminal:
-            console = Console(highlight=False, width=int(os.environ.get("COLUMNS", _WIDTH)))
+            console = Console(highlight=False, width=_WIDTH)
         self._console = console
 
     def changed(self) -> None:

@@ -15,8 +15,11 @@ from gapless.event import format_time
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
+# python-engineio and python-socketio log whole packets, with payloads and session secrets.
+_INDISCREET = ("gapless.socketio.engine", "gapless.socketio.protocol", "engineio", "socketio")
+
 # These say per connection, at info, what our own loggers say better.
-_CHATTY = ("uvicorn", "uvicorn.error", "httpx", "httpcore", "asyncio", "engineio", "socketio", "aiohttp")
+_CHATTY = ("uvicorn", "uvicorn.error", "httpx", "httpcore", "asyncio", "aiohttp")
 
 
 class LogLevel(StrEnum):
@@ -76,6 +79,8 @@ def set_up_logs(level: LogLevel, log_format: LogFormat = LogFormat.text) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.value.upper())
+    for name in _INDISCREET:
+        logging.getLogger(name).setLevel(logging.WARNING)
     if level is not LogLevel.debug:
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)

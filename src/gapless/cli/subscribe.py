@@ -15,7 +15,6 @@ from rich.markup import escape
 from gapless.cli.output import Output
 from gapless.cli.running import FAILED, OK, run
 from gapless.client import ClientEvent, Hole, Reconnecting, Subscribed, Subscription, Target, connection_to, follow
-from gapless.client.mqtt import describe_gateway
 from gapless.errors import ConfigError, InvalidPosition, InvalidTopic
 from gapless.event import Position
 from gapless.mqtt.filters import validate_filter
@@ -58,7 +57,7 @@ def subscribe(
     after: Annotated[
         str | None, typer.Option(metavar="POSITION", help="Resume after this position; 'start': all that is kept.")
     ] = None,
-    qos: Annotated[int, typer.Option(min=0, max=2, help="Quality of service of an MQTT subscription.")] = 1,
+    qos: Annotated[int, typer.Option(min=0, max=1, help="Quality of service of an MQTT subscription.")] = 1,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
     timeout: Annotated[
         float | None,
@@ -124,7 +123,10 @@ def _check(target: Target, transport: Transport, after: str | None) -> None:
 
 
 async def _print_events(printer: _Printer, target: Target, transport: Transport, after: str | None) -> None:
-    if after == "start":  # offset 0 of the log's epoch lies before everything
+    if after == "start":
+        from gapless.client.description import describe_gateway
+
+        # offset 0 lies before everything
         after = f"{(await describe_gateway(target)).epoch}:0"
     state = Subscription(after)
     connection = connection_to(target, transport.value)

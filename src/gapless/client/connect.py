@@ -1,15 +1,10 @@
-"""Transports and doors by name."""
+"""Transports and doors by name; each one's libraries are imported when it is used first."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
 from gapless.client.model import Connection, Publisher, Target
-from gapless.client.mqtt import MqttConnection, MqttPublisher
-from gapless.client.polling import PollConnection
-from gapless.client.rest import RestPublisher
-from gapless.client.socketio import SocketIoConnection, SocketIoPublisher
-from gapless.client.sse import SseConnection
 
 TransportName = Literal["socketio", "mqtt", "sse", "poll"]
 DoorName = Literal["rest", "socketio", "mqtt"]
@@ -21,12 +16,20 @@ def connection_to(target: Target, transport: TransportName) -> Connection:
     """A connection over one transport; nothing happens before it is listened to."""
     match transport:
         case "socketio":
+            from gapless.client.socketio import SocketIoConnection
+
             return SocketIoConnection(target)
         case "mqtt":
+            from gapless.client.mqtt import MqttConnection
+
             return MqttConnection(target)
         case "sse":
+            from gapless.client.sse import SseConnection
+
             return SseConnection(target)
         case "poll":
+            from gapless.client.polling import PollConnection
+
             return PollConnection(target)
 
 
@@ -34,8 +37,14 @@ def publisher_to(url: str, door: DoorName, *, token: str | None = None, qos: int
     """A publisher for one door; `qos` is for MQTT."""
     match door:
         case "rest":
+            from gapless.client.rest import RestPublisher
+
             return RestPublisher(url, token)
         case "socketio":
+            from gapless.client.socketio import SocketIoPublisher
+
             return SocketIoPublisher(url, token)
         case "mqtt":
+            from gapless.client.mqtt import MqttPublisher
+
             return MqttPublisher(url, token, qos=qos)

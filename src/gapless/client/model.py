@@ -36,7 +36,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         url: `http(s)://host:port` of a gateway, or `mqtt(s)://…`, `ws(s)://…/mqtt` of an MQTT server.
         rooms: rooms to hear; for an MQTT server, give `filters` instead.
         filters: MQTT topic filters to hear.
-        qos: the quality of service to subscribe with, on MQTT.
+        qos: the quality of service to subscribe with, on MQTT; at 2 nothing is resumed (see `MqttConnection`).
         token: what the server asks for; None shows none.
     """
 

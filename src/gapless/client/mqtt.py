@@ -13,7 +13,7 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from gapless.client.http import decode_answer, http_client
+from gapless.client.description import describe_gateway
 from gapless.client.model import (
     ClientEvent,
     ConnectionLost,
@@ -46,7 +46,9 @@ class MqttConnection:
         target: with a gateway's `http(s)` URL, its edge is taken over WebSocket, and rooms
             are turned into filters by asking `/api/connect`.
         retained: whether the first connection asks for retained messages.
-        resume: whether to use and ask for positions; False makes it any stock client.
+        resume: whether to use positions. False makes it any stock client, and so does QoS 2: as it
+            hands a message over at its PUBREL, stock clients hand over later QoS 1 messages before
+            it, and a cursor would pass it by.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class MqttConnection:
     ) -> None:
         self._target = target
         self._retained = retained
-        self._resume = resume
+        self._resume = resume and target.qos < 2
         self._tls = tls
 
     async def listen(self, after: str | None) -> AsyncGenerator[Heard, None]:
@@ -79,7 +81,7 @@ class MqttConnection:
                 yield Hole()
             while True:
                 while arrived:
-                    for signal in signals_of(arrived.popleft()):
+                    for signal in signals_of(arrived.popleft(), positions=self._resume):
                         yield signal
                 session.resume()
                 if session.lost.done():
@@ -121,40 +123,6 @@ class MqttConnection:
         return mqtt_url(target.url), filters, start
 
 
-class GatewayDescription(msgspec.Struct, frozen=True):
-    """What `/api/connect` says of the position now, and of the filters under which rooms are heard."""
-
-    class RoomFilters(msgspec.Struct, frozen=True):
-        """The filters of one room."""
-
-        filters: tuple[str, ...]
-
-    epoch: str
-    position: str
-    rooms: tuple[RoomFilters, ...]
-
-    @property
-    def filters(self) -> tuple[str, ...]:
-        """All filters, each once."""
-        return tuple(dict.fromkeys(each for room in self.rooms for each in room.filters))
-
-
-async def describe_gateway(target: Target) -> GatewayDescription:
-    """Ask a gateway for its position, and how the target's rooms are heard over MQTT.
-
-    Raises:
-        ConnectionLost: it cannot be reached.
-        Refused: it says no, or is no gateway.
-    """
-    query = {"rooms": ",".join(target.rooms)} if target.rooms else {}
-    async with http_client(target.url, target.token) as client:
-        answer = decode_answer(await client.get("/api/connect", params=query))
-    try:
-        return msgspec.convert(answer, GatewayDescription)
-    except msgspec.ValidationError as error:
-        raise Refused(f"{target.url}/api/connect answered in another form: {error}") from error
-
-
 def mqtt_url(url: str) -> str:
     """The MQTT edge of a gateway, given its `http(s)` URL: WebSocket on the same port."""
     if not url.startswith("http"):
@@ -162,10 +130,12 @@ def mqtt_url(url: str) -> str:
     return "ws" + url.removeprefix("http").rstrip("/") + "/mqtt"
 
 
-def signals_of(message: MQTTMessage) -> list[Hole | ClientEvent]:
+def signals_of(message: MQTTMessage, *, positions: bool = True) -> list[Hole | ClientEvent]:
     """What a PUBLISH says: an event, after a hole where the gateway reports one."""
     said = user_properties(message.properties)
     event = _event_of(message, said)
+    if not positions:
+        event = msgspec.structs.replace(event, position=None)
     # The property names the position at which the hole begins; where it ends, this event says.
     return [Hole(), event] if "gapless-incomplete" in said else [event]
 

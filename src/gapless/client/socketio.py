@@ -53,11 +53,21 @@ async def _session(url: str, token: str | None, lost: asyncio.Future[str]) -> As
             reason = next((refusal for refusal in refusals if isinstance(refusal, dict)), None)
             if reason is not None:
                 raise error_of(_details(reason), "the server refused the Socket.IO connection") from error
-            raise ConnectionLost(f"{url}: {error}") from error
+            raise ConnectionLost(f"{url}: {_why(error)}") from error
         try:
             yield client
         finally:
             await client.disconnect()
+
+
+def _why(error: BaseException) -> str:
+    """What python-engineio keeps as the cause says more than its "Connection error"."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause.strerror or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 def _details(refusal: dict[str, Any]) -> object:

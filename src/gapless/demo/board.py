@@ -81,11 +81,6 @@ class Board:
             self.others = [*self.others[1 - _OTHERS :], known]
         known.received[client].append(delay)
 
-    @property
-    def complete(self) -> bool:
-        """Whether every client has every event at least once."""
-        return all(copies for row in self.rows for copies in row.received.values())
-
     def faults(self) -> list[Fault]:
         """Everything that is not exactly once and in order."""
         found: list[Fault] = []

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self, assert_never
@@ -153,7 +154,7 @@ class Demo:
     # --- the events
 
     async def run(self, *, timeout: float = 30.0) -> list[Fault]:
-        """Publish the five events and wait until no copy of them can come any more.
+        """Publish the five events, one after the other, and wait until no copy of them can come any more.
 
         Each client's connection is in order. When every client has received a first event
         that was published after the five, nothing of the five is on its way to it as a live
@@ -173,9 +174,9 @@ class Demo:
         try:
             async with asyncio.timeout(timeout):
                 await self._until(lambda: len(self._subscribed) == len(CLIENTS))
-                for step in self.steps:
+                for row, step in zip(self.board.rows, self.steps, strict=True):
                     await self._publish(step)
-                await self._until(lambda: self.board.complete)
+                    await self._until(partial(_everywhere, row))
                 for number in range(_FENCES):
                     await self._fence(number)
         except TimeoutError:
@@ -224,3 +225,7 @@ class Demo:
         async with publisher as connected:
             self.board.published(event.id, time.perf_counter())
             await connected.publish([event])
+
+
+def _everywhere(row: Row) -> bool:
+    return all(row.received.values())

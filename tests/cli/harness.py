@@ -1,0 +1,91 @@
+"""The command line as users run it: a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import msgspec
+
+COMMAND = (sys.executable, "-m", "gapless")
+_CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("GAPLESS_")}
+
+
+class Finished(NamedTuple):
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, object]]:
+        """Standard output as JSON lines."""
+        return [msgspec.json.decode(line, type=dict[str, object]) for line in self.out.splitlines()]
+
+
+async def gapless(*arguments: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> Finished:
+    """Run a command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**_CLEAN, **(env or {})},
+    )
+    try:
+        out, err = await process.communicate(stdin)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Finished(process.returncode, out.decode(), err.decode())
+
+
+class Running:
+    """A command that goes on; its lines are read one by one."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def line(self) -> str:
+        """The next line of standard output."""
+        assert self.process.stdout is not None
+        return (await self.process.stdout.readline()).decode().rstrip("\n")
+
+    async def note(self, containing: str) -> str:
+        """The next line of standard error that contains a text."""
+        assert self.process.stderr is not None
+        while line := (await self.process.stderr.readline()).decode():
+            if containing in line:
+                return line.rstrip("\n")
+        raise AssertionError(f"standard error ended without {containing!r}")
+
+    async def end(self) -> int:
+        """Wait for its end."""
+        return await self.process.wait()
+
+
+@asynccontextmanager
+async def running(*arguments: str) -> AsyncIterator[Running]:
+    """Run a command beside the test."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=_CLEAN,
+    )
+    try:
+        yield Running(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
