@@ -37,7 +37,7 @@ class Standard:
     says: dict[str, str]
     not_applicable: dict[str, str]
     not_covered: dict[str, str]
-    notes: dict[str, str]
+    deviates: dict[str, str]
     tests: dict[str, list[str]]
     covered: dict[str, list[str]] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ def cover(standards: list[Standard], nodes: list[str]) -> list[str]:
 def _contradictions(standard: Standard) -> list[str]:
     wrong: list[str] = []
     reasons = {**standard.not_applicable, **standard.not_covered}
-    named = {*reasons, *standard.notes, *standard.tests}
+    named = {*reasons, *standard.deviates, *standard.tests}
     wrong += [f"{one} is no statement of {standard.title}" for one in sorted(named - standard.says.keys())]
     for one in standard.says:
         if one in reasons and one in standard.covered:
@@ -115,12 +115,12 @@ def render(standards: list[Standard]) -> str:
         "the edge keeps them, or the reason why there is none. Made by `scripts/conformance.py` from",
         "`docs/mqtt-statements` and the ids of the tests; change those, not this page.",
         "",
-        "| | statements | covered | not applicable | not covered |",
-        "|---|---|---|---|---|",
+        "| | statements | covered | covered, with a difference that is meant | not applicable | not covered |",
+        "|---|---|---|---|---|---|",
     ]
     for standard in standards:
-        covered = len(standard.says) - len(standard.not_applicable) - len(standard.not_covered)
-        figures = (len(standard.says), covered, len(standard.not_applicable), len(standard.not_covered))
+        others = (len(standard.deviates), len(standard.not_applicable), len(standard.not_covered))
+        figures = (len(standard.says), len(standard.says) - sum(others), *others)
         lines.append(f"| {standard.title} | {' | '.join(map(str, figures))} |")
     lines += [
         "",
@@ -144,8 +144,8 @@ def _shown_by(standard: Standard, one: str) -> str:
         path, _, function = node.partition("::")
         tests.setdefault(path.removeprefix("tests/"), []).append(f"`{function}`")
     text = "; ".join(f"{path}: {', '.join(functions)}" for path, functions in sorted(tests.items()))
-    note = standard.notes.get(one)
-    return text if note is None else f"{text}. {_escape(note)}"
+    difference = standard.deviates.get(one)
+    return text if difference is None else f"{text}. **Differs**: {_escape(difference)}"
 
 
 def _escape(text: str) -> str:
