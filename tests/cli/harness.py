@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+
+from gapless.testing import Gateway
+
+TRANSPORTS = ["socketio", "mqtt", "sse", "poll"]
+DOORS = ["rest", "socketio", "mqtt"]
 
 COMMAND = (sys.executable, "-m", "gapless")
 _CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("GAPLESS_")}
@@ -89,3 +95,11 @@ async def running(*arguments: str) -> AsyncIterator[Running]:
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+async def publish(gateway: Gateway, lead: str, *more: str) -> dict[str, Any]:
+    """Publish that a lead was created; the command's answer."""
+    data = json.dumps({"leadId": lead})
+    done = await gapless("publish", "--url", gateway.http, "--type", "lead:created", "--data", data, "--json", *more)
+    assert done.code == 0, done
+    return dict(done.lines[0])
