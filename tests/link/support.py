@@ -297,6 +297,22 @@ class Stock:
                     break
                 await self._news.wait()
 
+    async def synced(self, port: int) -> None:
+        """Wait until a broker that saves every change has what this client subscribed and acknowledged.
+
+        The first PUBACK comes after the client has answered all before it, the second after the
+        broker has read these answers; it answers PINGREQ in a later turn, and saves between them.
+        """
+        await self.publish("sync", b"")
+        await self.publish("sync", b"")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00")
+        await reader.readexactly(4)
+        writer.write(b"\xc0\x00")
+        await reader.readexactly(2)
+        writer.close()
+        await writer.wait_closed()
+
     async def wait(self, count: int) -> list[Message]:
         """Wait until at least `count` messages have come."""
         async with asyncio.timeout(PATIENCE):

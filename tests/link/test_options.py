@@ -37,14 +37,15 @@ def test_plain_connection_has_no_tls() -> None:
 
 def test_certificate_files_are_checked(tmp_path: Path) -> None:
     made = make_certificates(tmp_path)
-    pair = {"cert_file": made.client.certificate, "key_file": made.client.key}
+    pair: dict[str, Any] = {"cert_file": made.client.certificate, "key_file": made.client.key}
     assert LinkOptions(url="mqtts://h", ca_file=made.ca, **pair).tls_context() is not None
-    for wrong in (
+    wrongs: list[dict[str, Any]] = [
         {"ca_file": tmp_path / "absent.pem"},
         {"ca_file": made.client.key},
         {"cert_file": made.client.certificate, "key_file": made.server.key},
         {"cert_file": tmp_path / "absent.pem", "key_file": made.client.key},
-    ):
+    ]
+    for wrong in wrongs:
         with pytest.raises(ConfigError) as caught:
             LinkOptions(url="mqtts://h", **wrong).tls_context()
         assert str(tmp_path) in caught.value.message

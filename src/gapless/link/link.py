@@ -43,7 +43,7 @@ logger = logging.getLogger("gapless.link")
 
 _ONLINE_ID = PUBLISH_IDS + 3
 _OFFLINE_ID = PUBLISH_IDS + 4
-_GOODBYE = 2.0  # seconds for the broker to acknowledge `offline` at the stop
+_GOODBYE = 2.0  # seconds for the broker to acknowledge the last events, and then `offline`, at the stop
 _OVERHEAD = 64 * 1024  # bytes that topic, properties and envelope may add to a payload
 
 
@@ -155,7 +155,8 @@ class BrokerLink:
         self._task = asyncio.create_task(self._run(self._dialer), name=f"link {self.options.name}")
 
     async def stop(self) -> None:
-        """Publish `offline`, disconnect, store the position. The broker keeps our session."""
+        """Publish `offline`, disconnect, store the position; a few seconds at most, if the broker
+        does not answer. The broker keeps our session."""
         if self._task is None:
             return
         self._hub.remove(self.pump)
@@ -245,6 +246,7 @@ class BrokerLink:
             connection.send(online)
         self._note_connected(connection)
         await self.pump.feed()
+        await asyncio.get_running_loop().create_future()  # the stop ends it
 
     def _note_connected(self, connection: Connection) -> None:
         version = "5" if connection.version is ProtocolVersion.V5 else "3.1.1"
@@ -273,6 +275,12 @@ class BrokerLink:
         self._changed = asyncio.Event()
 
     async def _say_goodbye(self, connection: Connection) -> None:
+        """Let what is under way be answered, publish `offline`, DISCONNECT; all within a bound."""
+        try:
+            async with asyncio.timeout(_GOODBYE):
+                await self.pump.drain()
+        except TimeoutError:
+            logger.warning("link %s: the broker did not acknowledge the last events in time", self.options.name)
         offline = self._status.publish("offline", packet_id=_OFFLINE_ID, version=connection.version)
         if offline is not None:
             connection.send(offline)

@@ -50,6 +50,7 @@ logger = logging.getLogger("gapless.link.pump")
 
 _WINDOW_BYTES = 8 << 20
 _PAGE = 100
+_FORGOTTEN = 1000  # settled publications that a broker with an older state may wait for
 
 
 class Pump:
@@ -86,7 +87,10 @@ class Pump:
         self._session_present = False
         self._again: deque[Sent] = deque()
         self._page: deque[Record] = deque()
+        self._draining = False
+        self._answered = asyncio.Event()
         self._maybe_sent = 0
+        self._over_quota = False
         self._window = options.window
 
     @property
@@ -146,14 +150,24 @@ class Pump:
         self._page.clear()
         self._window = min(self._options.window, connection.properties.receive_maximum or 65_535)
         self._connection = connection
+        if self._over_quota and session_present:
+            self._release_forgotten(connection)
         if self._flight.to_store():
             self._progress.store_soon(urgent=True)
 
     def detach(self) -> None:
         """The connection has ended."""
         self._connection = None
+        self._answered.set()
         self._again.clear()
         self._page.clear()
+
+    async def drain(self) -> None:
+        """Publish nothing more, and wait until all that was published is answered."""
+        self._draining = True
+        while self._connection is not None and not self._connection.closed and self._flight.open:
+            self._answered.clear()
+            await self._answered.wait()
 
     async def close(self) -> None:
         """Store the position for good.
@@ -181,7 +195,7 @@ class Pump:
         """What the broker says to a publication."""
         match packet:
             case Puback():
-                _check_quota(packet.reason_code)
+                self._check_quota(packet.reason_code)
                 sent = self._flight.acknowledged(packet.packet_id)
                 if sent is not None:
                     self._settled(sent, packet.reason_code)
@@ -198,13 +212,35 @@ class Pump:
             if self._connection is not None:
                 self._connection.send(Pubrel(packet.packet_id, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND))
         elif packet.reason_code.is_failure:
-            _check_quota(packet.reason_code)
+            self._check_quota(packet.reason_code)
             self._flight.refused(sent)
             self._settled(sent, packet.reason_code)
         elif sent.phase is Phase.STORED:
             self._send_pubrel(sent)
         else:
             self._progress.store_soon(urgent=True)
+
+    def _check_quota(self, reason: ReasonCode) -> None:
+        """A quota is not for ever: the connection is closed, and the event published again later.
+
+        Raises:
+            LinkError: the reason is 0x97.
+        """
+        if reason is ReasonCode.QUOTA_EXCEEDED:
+            self._over_quota = True
+            raise LinkError("session", "the broker takes no more: a quota is exceeded", reason=reason)
+
+    def _release_forgotten(self, connection: Connection) -> None:
+        """Free what a killed broker may hold since it has woken up with an older state of the session.
+
+        Publications of ours that it had completed wait there for a PUBREL that would never come
+        again, and fill its window. To a broker that does not know an identifier PUBREL is no error
+        (MQTT 5 §3.7.2.1, 0x92).
+        """
+        self._over_quota = False
+        position = self._flight.position
+        for offset in range(max(1, position - _FORGOTTEN + 1), position + 1):
+            connection.send(Pubrel(packet_id_of(offset)))
 
     def _settled(self, sent: Sent, reason: ReasonCode) -> None:
         if reason.is_failure:
@@ -215,6 +251,7 @@ class Pump:
             self._stats.acknowledged += 1
         self._progress.store_soon()
         self._wake.set()
+        self._answered.set()
 
     def _release(self, stored: list[Sent]) -> None:
         for sent in stored:
@@ -230,13 +267,15 @@ class Pump:
     # Publishing
 
     async def feed(self) -> None:
-        """Publish for as long as a connection is attached, or until cancelled.
+        """Publish for as long as a connection is attached, until cancelled or `drain`ed.
 
         Raises:
             LogError: the log cannot be read.
         """
         while (connection := self._connection) is not None:
             self._wake.clear()
+            if self._draining:
+                return
             blocked = self._send_what_fits(connection)
             if not blocked and self._flight.scanned < self._hub.head:
                 await self._load_page()
@@ -373,13 +412,3 @@ class Pump:
         large = LinkError("session", "it is larger than the broker's maximum packet size", size=len(data), limit=limit)
         self._complaints.warn("event not published", event.topic, large)
         return None
-
-
-def _check_quota(reason: ReasonCode) -> None:
-    """A quota is not for ever: the connection is closed, and the event published again later.
-
-    Raises:
-        LinkError: the reason is 0x97.
-    """
-    if reason is ReasonCode.QUOTA_EXCEEDED:
-        raise LinkError("session", "the broker takes no more: a quota is exceeded", reason=reason)
