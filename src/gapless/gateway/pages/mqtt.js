@@ -50,10 +50,11 @@ export class Mqtt {
     return this.#socket?.ready === true;
   }
 
-  /** Subscribe to filters; resolves with a reason code for each (§3.9.3). */
+  /** Subscribe to filters, without their retained messages; resolves with the worst reason code (§3.9.3). */
   subscribe(filters, qos) {
     const id = this.#packetId();
-    const wanted = filters.flatMap((filter) => [...string(filter), qos]);
+    const retainHandling = 2 << 4; // §3.8.3.1: none at the subscription
+    const wanted = filters.flatMap((filter) => [...string(filter), qos | retainHandling]);
     return this.#acknowledged(id, packet(SUBSCRIBE << 4 | 2, [...two(id), 0, ...wanted]));
   }
 

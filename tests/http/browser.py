@@ -1,0 +1,108 @@
+"""A headless Chromium, driven over its DevTools protocol: enough to use our own page."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+from gapless.testing import find_chromium
+
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+)
+
+
+class Tab:
+    """One tab.
+
+    Attributes:
+        complaints: what the page reported: uncaught errors, refused resources, breaches of its policy.
+    """
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.complaints: list[str] = []
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._session: str | None = None
+
+    async def open(self, url: str, *, width: int = 1280, height: int = 900) -> None:
+        """Make the tab and load a page."""
+        target = await self._call("Target.createTarget", url="about:blank")
+        attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            await self._call(f"{domain}.enable")
+        await self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        await self._call("Page.navigate", url=url)
+
+    async def run(self, script: str) -> Any:
+        """The value of a JavaScript expression, awaited."""
+        answer = await self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    async def until(self, script: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        await self.run(
+            "new Promise((resolve) => { const look = () => { let met = false; "
+            f"try {{ met = {script}; }} catch {{}} met ? resolve() : setTimeout(look, 20); }}; look(); }})"
+        )
+
+    async def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        message: dict[str, Any] = {"id": number, "method": method, "params": parameters}
+        if self._session is not None:
+            message["sessionId"] = self._session
+        await self._socket.send(json.dumps(message))
+        while True:
+            answer = json.loads(await self._socket.recv())
+            if answer.get("id") == number:
+                assert "error" not in answer, answer["error"]
+                result: dict[str, Any] = answer["result"]
+                return result
+            if answer.get("method") == "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(answer["params"]["exceptionDetails"]))
+            elif answer.get("method") == "Log.entryAdded" and answer["params"]["entry"]["level"] == "error":
+                self.complaints.append(answer["params"]["entry"]["text"])
+
+
+@asynccontextmanager
+async def browser(folder: Path) -> AsyncIterator[Tab]:
+    """A fresh browser with one tab, its profile in `folder`."""
+    chromium = find_chromium()
+    assert chromium is not None
+    process = await asyncio.create_subprocess_exec(
+        chromium, *_FLAGS, f"--user-data-dir={folder}", "about:blank", stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        while (found := re.search(rb"ws://\S+", line := await process.stderr.readline())) is None:
+            assert line, "Chromium ended before it listened"
+        draining = asyncio.create_task(process.stderr.read(), name="chromium-stderr")
+        async with connect(found.group().decode(), max_size=None, proxy=None) as socket:
+            yield Tab(socket)
+        draining.cancel()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
