@@ -78,6 +78,24 @@ async def needs_the_token(gateway: Gateway, door: str) -> None:
     assert done.code == 0, done
 
 
+async def test_logs_hold_no_payloads_and_no_tokens_at_any_level() -> None:
+    async with run_gateway("--log-level", "debug", "--token", "t0ken-in-question") as gateway:
+        for door in DOORS:
+            event = ("--topic", "crm/leads/1/created", "--data", '{"secret":"payl0ad-in-question"}', "--door", door)
+            done = await gapless("publish", *event, "--url", gateway.http, "--token", "t0ken-in-question")
+            assert done.code == 0, done
+        for transport in TRANSPORTS:
+            heard = await gapless(
+                *("subscribe", "--rooms", "lead:1", "--transport", transport, "--after", "start", "--count", "3"),
+                *("--url", gateway.http, "--token", "t0ken-in-question", "--json"),
+            )
+            assert heard.out.count("payl0ad-in-question") == 3
+        await gateway.stop()
+        logged = gateway.stderr_tail(10_000)
+    assert "DEVELOPMENT TOKEN" in logged
+    assert "in-question" not in logged
+
+
 async def test_publishing_waits_for_a_gateway_that_is_coming(gateway: Gateway) -> None:
     await gateway.stop()
     async with running(

@@ -15,11 +15,18 @@ from gapless.event import format_time
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
-# python-engineio and python-socketio log whole packets, with payloads and session secrets.
-_INDISCREET = ("gapless.socketio.engine", "gapless.socketio.protocol", "engineio", "socketio")
-
-# These say per connection, at info, what our own loggers say better.
-_CHATTY = ("uvicorn", "uvicorn.error", "httpx", "httpcore", "asyncio", "aiohttp")
+# Below warning these log packets, frames or URLs whole: payloads, tokens and session secrets with them.
+_INDISCREET = (
+    "gapless.socketio.engine",
+    "gapless.socketio.protocol",
+    "engineio",
+    "socketio",
+    "uvicorn",
+    "uvicorn.error",
+    "websockets",
+    "httpx",
+    "httpcore",
+)
 
 
 class LogLevel(StrEnum):
@@ -80,10 +87,7 @@ def set_up_logs(level: LogLevel, log_format: LogFormat = LogFormat.text) -> None
     root.handlers[:] = [handler]
     root.setLevel(level.value.upper())
     for name in _INDISCREET:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    if level is not LogLevel.debug:
-        for name in _CHATTY:
-            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
 
 
 def _time_of(record: logging.LogRecord) -> str:

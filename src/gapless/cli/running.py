@@ -53,14 +53,22 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 @asynccontextmanager
 async def stop_signals() -> AsyncGenerator[asyncio.Event, None]:
-    """An event that SIGINT and SIGTERM set, in place of what they otherwise do."""
+    """An event that the first SIGINT or SIGTERM sets; the second one ends the process at once."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def give_back() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    def stop() -> None:
+        stopping.set()
+        give_back()
+
     for number in numbers:
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     try:
         yield stopping
     finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+        give_back()

@@ -12,7 +12,7 @@ import msgspec
 import socketio
 from socketio import exceptions
 
-from gapless.client.http import CONNECT_TIMEOUT, error_of
+from gapless.client.http import CONNECT_TIMEOUT, error_of, is_loopback
 from gapless.client.model import (
     ClientEvent,
     ConnectionLost,
@@ -41,7 +41,7 @@ async def _session(url: str, token: str | None, lost: asyncio.Future[str]) -> As
             lost.set_result(str(reason))
 
     refusals: list[object] = []
-    async with aiohttp.ClientSession(trust_env=False) as http:
+    async with aiohttp.ClientSession(trust_env=not is_loopback(url)) as http:
         # The client would take over Ctrl-C and reconnect by itself, at the wrong position.
         client = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
         client.on("disconnect", end)
