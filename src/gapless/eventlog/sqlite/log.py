@@ -24,6 +24,7 @@ from gapless.eventlog.contract import (
 )
 from gapless.eventlog.encoding import check_state, encode_event
 from gapless.eventlog.sqlite.database import Database
+from gapless.eventlog.sqlite.handoff import Handoff
 from gapless.eventlog.sqlite.jobs import (
     AppendJob,
     Job,
@@ -88,6 +89,7 @@ class SqliteLog:
         self._database: Database | None = None
         self._writer: Writer | None = None
         self._readers: Readers | None = None
+        self._handoff: Handoff | None = None
         self._on_committed: CommittedListener | None = None
         self._closing: asyncio.Task[None] | None = None
         self._writer_is_dead = False
@@ -142,7 +144,8 @@ class SqliteLog:
         self._database = database
         self._epoch, self._head, self._trimmed = database.epoch, database.tip.head, database.trimmed
         self._on_committed = on_committed
-        self._readers = Readers(self._path, threads=self._reader_threads)
+        self._handoff = handoff = Handoff(loop)
+        self._readers = Readers(self._path, handoff, threads=self._reader_threads)
         self._writer = Writer(
             database.connection,
             database.tip,
@@ -150,7 +153,7 @@ class SqliteLog:
             epoch=database.epoch,
             retention=self._retention,
             clock=self._clock,
-            post=lambda outcome: _post(loop, self._finish, outcome),
+            post=lambda outcome: _post(loop, handoff, self._finish, outcome),
             before_close=database.note_closing,
         )
         self._writer.start()
@@ -174,6 +177,7 @@ class SqliteLog:
         assert self._writer is not None
         assert self._readers is not None
         assert self._database is not None
+        assert self._handoff is not None
         # Readers first: the last connection to close copies the write-ahead log into the file.
         await asyncio.to_thread(self._readers.close)
         stopped: Future[None] = asyncio.get_running_loop().create_future()
@@ -185,6 +189,7 @@ class SqliteLog:
             await stopped
         finally:
             self._database.lock.release()
+            self._handoff.close()
             self._fault = _CLOSED
             self._writer = self._readers = self._database = None
 
@@ -300,11 +305,15 @@ class SqliteLog:
 
     def _put(self, job: Job) -> None:
         assert self._writer is not None
+        assert self._handoff is not None
         self._waiting_bytes += job.size
         self._writer.put(job)
+        self._handoff.begin()
 
     def _finish(self, outcome: Outcome) -> None:
         """Hear of one transaction: the listener first, then the futures."""
+        assert self._handoff is not None
+        self._handoff.end(len(outcome.answers) + len(outcome.refused))
         self._waiting_bytes -= outcome.size
         if outcome.trimmed is not None:
             self._trimmed = outcome.trimmed
@@ -325,7 +334,10 @@ class SqliteLog:
         self._writer_is_dead = True
         self._refusing = self._fault
         self._waiting_bytes = 0
-        for job in writer.drain():
+        left = writer.drain()
+        if self._handoff is not None:
+            self._handoff.end(len(left))
+        for job in left:
             if isinstance(job, StopJob):
                 resolve(job.future, None)
             else:
@@ -339,11 +351,14 @@ class SqliteLog:
             logger.exception("the committed listener failed")
 
 
-def _post(loop: asyncio.AbstractEventLoop, finish: Callable[[Outcome], None], outcome: Outcome) -> None:
+def _post(
+    loop: asyncio.AbstractEventLoop, handoff: Handoff, finish: Callable[[Outcome], None], outcome: Outcome
+) -> None:
     try:
         loop.call_soon_threadsafe(finish, outcome)
     except RuntimeError:  # the loop was closed without closing the log: nobody listens any more
         logger.warning("%d answers of the log found no event loop", len(outcome.answers) + len(outcome.refused))
+    handoff.worked()
 
 
 def _let_go(opening: Future[Database]) -> None:

@@ -20,6 +20,7 @@ from gapless.errors import LogCorrupt, LogUnavailable
 from gapless.event import Event
 from gapless.eventlog.contract import Selector
 from gapless.eventlog.encoding import decode_event
+from gapless.eventlog.sqlite.handoff import Handoff
 from gapless.eventlog.sqlite.schema import BLOCK_BITS, as_json, connect_reader
 from gapless.mqtt.filters import matches
 
@@ -70,11 +71,13 @@ class Readers:
 
     Args:
         path: the database, open in the writer already.
+        handoff: helps the threads to a turn beside a busy event loop.
         threads: how many.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, handoff: Handoff, *, threads: int) -> None:
         self._path = path
+        self._handoff = handoff
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._executor = ThreadPoolExecutor(threads, "gapless-log-reader")
@@ -95,7 +98,11 @@ class Readers:
             LogCorrupt: the file turned out to be damaged.
             LogUnavailable: it cannot be read.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, work)
+        self._handoff.begin()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, work)
+        finally:
+            self._handoff.end()
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -105,6 +112,7 @@ class Readers:
                 return work(connection)
             finally:
                 connection.execute("COMMIT")
+                self._handoff.worked()
         except sqlite3.OperationalError as error:
             raise LogUnavailable(f"the log cannot be read: {error}") from error
         except sqlite3.Error as error:
