@@ -7,7 +7,7 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,6 +51,23 @@ async def fill(log: SqliteLog) -> LogUnavailable:
         except LogUnavailable as error:
             return error
     raise AssertionError("the disk did not fill")
+
+
+async def test_what_must_survive_a_power_cut_is_synced(log: SqliteLog) -> None:
+    normal, full = 1, 2
+    writes: list[tuple[Callable[[], Awaitable[object]], int]] = [
+        (lambda: log.append([make_event(1)]), full),
+        (lambda: log.write_state([StateWrite(PUMP, "a", b"1")], durable=False), normal),
+        (lambda: log.write_state([StateWrite(PUMP, "a", b"2")], durable=True), full),
+        (lambda: log.write_retained("t", make_event(2, topic="t")), normal),
+        (lambda: log.append([], state=[StateWrite(PUMP, "a", b"3")]), full),
+    ]
+    for write, expected in writes:
+        await write()
+        assert pages(log, "synchronous") == expected
+    # One that must be synced takes the others of its commit with it.
+    await asyncio.gather(log.write_state([StateWrite(PUMP, "a", b"4")], durable=False), log.append([make_event(3)]))
+    assert pages(log, "synchronous") == full
 
 
 async def test_full_disk(log: SqliteLog, heard: list[Record]) -> None:
