@@ -271,6 +271,17 @@ def test_a_refusing_connack_with_session_present_is_refused(statement: str) -> N
     assert error.reason_code is PROTOCOL
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"\xb0\x03\x00\x01\x00", id="3.1.1:3.11.3 UNSUBACK with a body"),
+        pytest.param(b"\xd0\x01\x00", id="3.1.1:3.13.2 PINGRESP with a body"),
+    ],
+)
+def test_a_client_refuses_trailing_bytes(raw: bytes) -> None:
+    assert refuse(V311, raw, "client").reason_code is MALFORMED
+
+
 @pytest.mark.parametrize("statement", ["3.1.1:MQTT-3.2.2-6"])
 def test_no_connack_where_no_return_code_applies(statement: str) -> None:
     with pytest.raises(MqttEncodeError):

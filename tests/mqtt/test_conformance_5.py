@@ -162,6 +162,8 @@ REFUSED = [
     pytest.param(b"\xf0\x00", PROTOCOL, id="5:MQTT-3.15.2-1 success from a client"),
     pytest.param(b"\xf0\x01\x18", PROTOCOL, id="5:3.15.2.2.2 no authentication method"),
     pytest.param(frame(0xF0, b"\x18" + props(b"\x16" + text("d"))), PROTOCOL, id="5:3.15.2.2.3 data without a method"),
+    pytest.param(frame(0xF0, b"\x18" + props(b"\x15" + text("M")) + b"!"), MALFORMED, id="5:3.15.2 trailing bytes"),
+    pytest.param(b"\x40\x06\x00\x01\x00\x03\x26\x00", MALFORMED, id="5:2.2.2.1 property length one too long"),
     pytest.param(b"\xc0\x01\x00", MALFORMED, id="5:3.12.2 PINGREQ with a body"),
     *(
         pytest.param(subscribe(V5, (name, 0)), FILTER, id=f"5:MQTT-4.7.1-1 filter {name}")
@@ -287,6 +289,7 @@ def test_what_is_no_mqtt_gets_no_answer(raw: bytes, reason: ReasonCode) -> None:
         pytest.param(b"\x20\x03\x01\x87\x00", PROTOCOL, id="5:MQTT-3.2.2-6 session present with a refusal"),
         pytest.param(b"\x20\x03\x00\x8d\x00", PROTOCOL, id="5:MQTT-3.2.2-8 no such CONNACK code"),
         pytest.param(b"\xd0\x00", PROTOCOL, id="5:MQTT-3.2.0-1 PINGRESP before CONNACK"),
+        pytest.param(b"\x20\x04\x00\x00\x00\x00", MALFORMED, id="5:3.2.3 CONNACK with trailing bytes"),
         pytest.param(b"\x20\x03\x00\x00\x00\x20\x03\x00\x00\x00", PROTOCOL, id="5:MQTT-3.2.0-2 second CONNACK"),
     ],
 )
@@ -306,6 +309,7 @@ def test_a_client_refuses_at_the_handshake(raw: bytes, reason: ReasonCode) -> No
         pytest.param(b"\x90\x03\x00\x01\x00", PROTOCOL, id="5:3.9.3 SUBACK without codes"),
         pytest.param(b"\xb0\x03\x00\x01\x00", PROTOCOL, id="5:3.11.3 UNSUBACK without codes"),
         pytest.param(b"\xc0\x00", PROTOCOL, id="5:2.1.2 PINGREQ from a server"),
+        pytest.param(b"\xd0\x01\x00", MALFORMED, id="5:3.13.2 PINGRESP with a body"),
     ],
 )
 def test_a_client_refuses(raw: bytes, reason: ReasonCode) -> None:

@@ -112,6 +112,7 @@ def test_removing_everything_frees_the_nodes(entries: list[tuple[str, int]]) -> 
         tree.remove(name, key)
     assert len(tree) == 0
     assert tree._root.is_empty
+    assert tree._root.children is None
 
 
 def test_removing_what_is_not_there_changes_nothing() -> None:

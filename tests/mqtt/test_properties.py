@@ -86,3 +86,12 @@ def test_the_representation_shows_what_is_there_and_no_secret() -> None:
     shown = repr(Properties(authentication_method="M", authentication_data=b"hush", topic_alias=3))
     assert "hush" not in shown
     assert shown == "Properties(authentication_method='M', authentication_data=..., topic_alias=3)"
+
+
+def test_a_property_length_never_reaches_into_the_next_packet() -> None:
+    """One byte too long, with bytes of another packet behind the end that would fill it."""
+    raw = bytes((5, 0x1F, 0, 2)) + b"rX"
+    for end in (4, 5):
+        with pytest.raises(MqttProtocolError) as caught:
+            decode_properties(Reader(raw, 0, end), C.PUBACK, max_items=9)
+        assert caught.value.reason_code is ReasonCode.MALFORMED_PACKET
