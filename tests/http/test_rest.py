@@ -174,6 +174,14 @@ async def test_malformed_json_is_located(http: httpx.AsyncClient, body: bytes, l
     assert (error["details"]["line"], error["details"]["column"]) == (line, column)
 
 
+async def test_a_malformed_line_is_located_in_the_request(site: Site, http: httpx.AsyncClient) -> None:
+    body = json.dumps(LEAD).encode() + b'\n\n{"type": oops}\n'
+    error = error_of(await http.post("/api/events", content=body, headers=NDJSON), 400, "invalid_payload")
+    assert error["details"] == {"line": 3, "column": 10}
+    assert error["message"].endswith("(line 3, column 10)")
+    assert await logged(site) == []
+
+
 @pytest.mark.parametrize(
     "body", [b'{"topic": "a", "data": "\xff"}', b'{"topic": "a\xc3"}', '{"topic": "a"}'.encode("utf-16")]
 )

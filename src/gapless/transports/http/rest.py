@@ -99,7 +99,7 @@ class RestDoor:
         publications = []
         for number, line in lines:
             try:
-                publications.append(self._publication(parse_json(line), identity))
+                publications.append(self._publication(parse_json(line, first_line=number), identity))
             except GaplessError as error:
                 error.details["line"] = number
                 _refuse_at(error, f"line {number}")
@@ -136,8 +136,8 @@ class RestDoor:
         )
 
 
-def parse_json(text: bytes) -> Any:
-    """Any JSON document.
+def parse_json(text: bytes, *, first_line: int = 1) -> Any:
+    """Any JSON document; `first_line` is the number of the text's first line in the request.
 
     Raises:
         InvalidPayload: naming line and column (both from 1, in bytes) where they are known.
@@ -145,7 +145,7 @@ def parse_json(text: bytes) -> Any:
     try:
         return _decode(text)
     except UnicodeDecodeError as error:
-        where = _place(text, error.start)
+        where = _place(text, error.start, first_line)
         raise InvalidPayload(f"the text is not UTF-8: {error.reason}", hint="send JSON in UTF-8", **where) from error
     except RecursionError as error:
         raise InvalidPayload("the JSON is nested too deep", hint="flatten it") from error
@@ -155,15 +155,15 @@ def parse_json(text: bytes) -> Any:
         at = int(match.group(1)) if match else len(text)
         if "trailing characters" in reason:
             at -= 1  # msgspec has read it by then
-        where = _place(text, at)
+        where = _place(text, at, first_line)
         reason = _BYTE.sub("", reason).strip() or "malformed JSON"
         message = f"{reason} (line {where['line']}, column {where['column']})"
         raise InvalidPayload(message, hint="send one JSON document in UTF-8", **where) from error
 
 
-def _place(text: bytes, at: int) -> dict[str, int]:
+def _place(text: bytes, at: int, first_line: int) -> dict[str, int]:
     before = text[:at]
-    return {"line": before.count(b"\n") + 1, "column": at - (before.rfind(b"\n") + 1) + 1}
+    return {"line": before.count(b"\n") + first_line, "column": at - (before.rfind(b"\n") + 1) + 1}
 
 
 def _refuse_at(error: GaplessError, where: str) -> NoReturn:
