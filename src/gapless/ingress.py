@@ -28,7 +28,7 @@ logger = logging.getLogger("gapless.ingress")
 R = TypeVar("R")
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds on what comes in.
 
     Attributes:

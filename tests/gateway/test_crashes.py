@@ -28,14 +28,17 @@ class Subscriber:
         self._topic = topic
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id, clean_session=False)
         client.on_connect = lambda c, *_: c.subscribe(topic, qos=1)
-        client.on_subscribe = lambda *_: self._loop.call_soon_threadsafe(self._ready.set)
+        client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.reconnect_delay_set(1, 1)
         client.connect_async("127.0.0.1", port)
         self._client = client
 
+    def _on_subscribe(self, *_: Any) -> None:
+        self._loop.call_soon_threadsafe(self._ready.set)
+
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
-        self._loop.call_soon_threadsafe(self._keep, message.payload)
+        self._loop.call_soon_threadsafe(self._keep, bytes(message.payload))
 
     def _keep(self, payload: bytes) -> None:
         self.heard.append(json.loads(payload))

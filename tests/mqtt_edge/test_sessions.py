@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -34,7 +35,7 @@ def log_of(request: pytest.FixtureRequest, tmp_path: Path) -> object:
     return lambda: SqliteLog(tmp_path / "events.db")
 
 
-async def resume(node: Node, version: ProtocolVersion = V5, client_id: str = "phone", **options: int) -> Client:
+async def resume(node: Node, version: ProtocolVersion = V5, client_id: str = "phone", **options: Any) -> Client:
     client, connack = await Client.connect(node.port, client_id, version, clean=False, expiry=3600, **options)
     assert connack.session_present
     return client
@@ -89,7 +90,7 @@ async def test_unacknowledged_messages_come_again_with_dup_and_their_ids_MQTT_4_
         phone = await resume(node, version)
         again = [await phone.expect(Publish), await phone.expect(Pubrel)]
         again += [await phone.expect(Publish), await phone.expect(Publish)]
-        assert [packet.packet_id for packet in again] == [packet.packet_id for packet in first]
+        assert [cast(Publish, packet).packet_id for packet in again] == [packet.packet_id for packet in first]
         assert [packet.dup for packet in again if isinstance(packet, Publish)] == [True] * 3
         new = await phone.expect(Publish)
         assert not new.dup
@@ -434,7 +435,7 @@ async def test_a_resume_with_a_smaller_receive_maximum_resends_within_it() -> No
         for packet in again:
             phone.send(Puback(packet.packet_id))
         again += [await phone.receive() for _ in range(3)]
-        assert [packet.packet_id for packet in again] == [packet.packet_id for packet in first]
+        assert [cast(Publish, packet).packet_id for packet in again] == [packet.packet_id for packet in first]
         await phone.nothing_more()
 
 

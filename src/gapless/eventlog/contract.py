@@ -92,7 +92,7 @@ class Page(NamedTuple):
     complete: bool
 
 
-class Retention(msgspec.Struct, frozen=True):
+class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long events are kept: whichever bound is reached first; None is no bound.
 
     Attributes:

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time as _time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -146,6 +147,9 @@ class Gateway:
 
     async def run(self) -> None:
         """Start, serve until SIGINT, SIGTERM or cancellation, stop."""
+        # The log's threads need the interpreter for moments beside a busy loop: at Python's own 5 ms
+        # they wait as long each time, and commits with them (docs/decisions/0001-event-log.md).
+        sys.setswitchinterval(0.0005)
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -99,8 +99,8 @@ class SocketIoDoor:
             ping_timeout=options.ping_timeout,
             max_http_buffer_size=options.max_message_bytes,
             queue_limit=options.polling_queue,
-            logger=logging.getLogger("gapless.socketio.protocol"),
-            engineio_logger=logging.getLogger("gapless.socketio.engine"),
+            logger=_quiet("gapless.socketio.protocol"),
+            engineio_logger=_quiet("gapless.socketio.engine"),
         )
         server.lifecycle = self
         server.on("connect", self._on_connect)
@@ -410,6 +410,13 @@ class SocketIoDoor:
             f"there is no request {event[:80]!r}", hint="known: subscribe, unsubscribe, publish and the map's aliases"
         )
         return {"ok": False, "error": error.to_wire()}
+
+
+def _quiet(name: str) -> logging.Logger:
+    """A logger for the library, which would write payloads and pids at its info level."""
+    library = logging.getLogger(name)
+    library.setLevel(max(library.level, logging.WARNING))
+    return library
 
 
 class _Recovery(NamedTuple):
