@@ -240,18 +240,19 @@ class BrokerLink:
 
     async def _work(self, connection: Connection) -> None:
         """Subscribe, then publish for as long as the connection lasts."""
-        await self._subscriptions.make(connection, session_present=connection.connack.session_present)
+        refused = await self._subscriptions.make(connection, session_present=connection.connack.session_present)
         online = self._status.publish("online", packet_id=_ONLINE_ID, version=connection.version)
         if online is not None:
             connection.send(online)
-        self._note_connected(connection)
+        self._note_connected(connection, refused)
         await self.pump.feed()
         await asyncio.get_running_loop().create_future()  # the stop ends it
 
-    def _note_connected(self, connection: Connection) -> None:
+    def _note_connected(self, connection: Connection, refused: list[LinkError]) -> None:
         version = "5" if connection.version is ProtocolVersion.V5 else "3.1.1"
         self.stats.connections += 1
-        self._set(LinkState(status="connected", version=version))
+        error, hint = (refused[0].message, refused[0].hint) if refused else ("", "")
+        self._set(LinkState(status="connected", version=version, error=error, hint=hint))
         logger.info(
             "link %s: connected to %s with MQTT %s as %s, session %s, %d events behind",
             *(self.options.name, self.options.address, version, self.client_id),

@@ -207,12 +207,12 @@ class Pump:
                     self._settled(sent, ReasonCode.SUCCESS)
 
     def _on_pubrec(self, packet: Pubrec) -> None:
+        self._check_quota(packet.reason_code)
         sent = self._flight.received(packet.packet_id)
         if sent is None:
             if self._connection is not None:
                 self._connection.send(Pubrel(packet.packet_id, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND))
         elif packet.reason_code.is_failure:
-            self._check_quota(packet.reason_code)
             self._flight.refused(sent)
             self._settled(sent, packet.reason_code)
         elif sent.phase is Phase.STORED:

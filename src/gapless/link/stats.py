@@ -65,7 +65,8 @@ class LinkState(msgspec.Struct, frozen=True, kw_only=True):
         status: `connecting` also while it waits for the next attempt after a failure;
             `disconnected` before the start and after the stop.
         version: `5` or `3.1.1` while connected.
-        error: why the last connection failed or ended; empty after a success.
+        error: why the last connection failed or ended; while connected: a subscription that
+            the broker refused; else empty.
         hint: how to mend that.
         attempts: failed attempts since the last stable connection.
     """

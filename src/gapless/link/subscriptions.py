@@ -90,17 +90,21 @@ class Subscriptions:
         raw = await self._log.read_state(StateKind.PUMP, self._key)
         self._before = () if raw is None else msgspec.json.decode(raw, type=tuple[str, ...])
 
-    async def make(self, connection: Connection, *, session_present: bool) -> None:
+    async def make(self, connection: Connection, *, session_present: bool) -> list[LinkError]:
         """Subscribe to the filters, and end subscriptions that the session still has from before.
 
         They are made anew on each connection: that costs one packet, and mends a session that
         the broker has lost in part. MQTT 5 sends no retained messages for those that it has.
 
+        Returns:
+            What the broker refused. The link goes on: what it may publish does not wait for what
+            it may not hear.
+
         Raises:
-            LinkError: the broker refuses all of them, or does not answer.
+            LinkError: the broker does not answer.
             LogUnavailable: the log is closed or full.
         """
-        await self._subscribe(connection)
+        refused = await self._subscribe(connection)
         old = [pattern for pattern in self._before if pattern not in self.filters]
         if session_present and old:
             connection.send(Unsubscribe(_UNSUBSCRIBE_ID, old))
@@ -109,8 +113,9 @@ class Subscriptions:
             raw = msgspec.json.encode(self.filters)
             await self._log.write_state((StateWrite(StateKind.PUMP, self._key, raw),), durable=False)
             self._before = self.filters
+        return refused
 
-    async def _subscribe(self, connection: Connection) -> None:
+    async def _subscribe(self, connection: Connection) -> list[LinkError]:
         highest = connection.properties.maximum_qos
         qos = self._options.subscribe_qos if highest is None else min(highest, self._options.subscribe_qos)
         requests = [
@@ -133,8 +138,7 @@ class Subscriptions:
         ]
         for error in refused:
             logger.error("link %s: %s (%s)", self._options.name, error.message, error.hint)
-        if len(refused) == len(self.filters):
-            raise refused[0]
+        return refused
 
     async def _answer(self, packet_id: int) -> Packet:
         try:

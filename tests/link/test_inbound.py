@@ -1,0 +1,419 @@
+"""Messages from the broker: into the log, then acknowledged; once, whatever is sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from asyncio import Future
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gapless.errors import LogUnavailable, Overloaded
+from gapless.event import Event
+from gapless.eventlog import Appended, StateKind, StateWrite
+from gapless.eventlog.memory import MemoryLog
+from gapless.link import inbound as inbound_module
+from gapless.mqtt import (
+    Connect,
+    Properties,
+    Puback,
+    Pubcomp,
+    Publish,
+    Pubrec,
+    Pubrel,
+    ReasonCode,
+    Subscribe,
+    Unsubscribe,
+)
+from gapless.topicmap import Row, TopicMap
+from tests.link.scripted import ScriptedBroker, Session, scripted
+from tests.link.support import Side, options, side
+
+TOPIC = "crm/leads/1/updated"
+
+
+class GatedLog(MemoryLog):
+    """A log whose appends wait while `gate` is closed, and fail while `error` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Future[list[Appended]]] = []
+        self.closed_gate = False
+        self.error: Exception | None = None
+        self.state_error: Exception | None = None
+
+    def append(self, events: Sequence[Event], *, state: Sequence[StateWrite] = ()) -> Future[list[Appended]]:
+        loop = asyncio.get_running_loop()
+        if self.error is not None:
+            failed: Future[list[Appended]] = loop.create_future()
+            failed.set_exception(self.error)
+            return failed
+        if not self.closed_gate:
+            return super().append(events, state=state)
+        answer: Future[list[Appended]] = loop.create_future()
+        self.held.append(answer)
+        self._later = [*getattr(self, "_later", []), (events, state, answer)]
+        return answer
+
+    def write_state(self, writes: Sequence[StateWrite], *, durable: bool) -> Future[None]:
+        if self.state_error is not None:
+            failed: Future[None] = asyncio.get_running_loop().create_future()
+            failed.set_exception(self.state_error)
+            return failed
+        return super().write_state(writes, durable=durable)
+
+    def open_gate(self, index: int = 0) -> None:
+        """Let the append with this number through, of those that wait."""
+        events, state, answer = self._later.pop(index)
+        done = super().append(events, state=state)
+        done.add_done_callback(lambda d: answer.set_result(d.result()))
+
+
+@asynccontextmanager
+async def pair(log: MemoryLog | None = None, **changes: Any) -> AsyncIterator[tuple[ScriptedBroker, Side, Session]]:
+    topics = changes.pop("topics", None)
+    async with scripted() as broker:
+        async with side(options(broker.url, **changes), log=log, topics=topics) as gateway:
+            yield broker, gateway, broker.sessions[-1]
+
+
+def message(n: int, *, qos: int = 1, packet_id: int = 0, dup: bool = False, topic: str = TOPIC) -> Publish:
+    return Publish(topic, json.dumps({"n": n}).encode(), qos=qos, packet_id=(packet_id or n) if qos else 0, dup=dup)
+
+
+@pytest.mark.parametrize(("qos", "kind"), [(1, Puback), (2, Pubrec)])
+async def test_acknowledged_only_once_it_is_in_the_log_and_in_order(qos: int, kind: type[Puback | Pubrec]) -> None:
+    log = GatedLog()
+    async with pair(log) as (_, gateway, session):
+        log.closed_gate = True
+        for n in (1, 2, 3):
+            session.send(message(n, qos=qos))
+        while len(log.held) < 3:
+            await asyncio.sleep(0)
+        log.open_gate(2)  # the third is stored first
+        await gateway.heard.wait(1)
+        assert not [p for p in session.packets if isinstance(p, Puback | Pubrec)]
+        log.open_gate(0)
+        assert (await session.get(kind)).packet_id == 1
+        log.open_gate(0)
+        assert [(await session.get(kind)).packet_id for _ in range(2)] == [2, 3]
+
+
+@pytest.mark.parametrize("error", [LogUnavailable("the disk is full"), Overloaded("too much")])
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_not_acknowledged_where_the_log_cannot_take_it(error: Exception, qos: int) -> None:
+    """The connection is closed, and the broker sends it again on the next."""
+    log = GatedLog()
+    async with pair(log) as (broker, gateway, session):
+        broker.session_present = True
+        log.error = error
+        session.send(message(1, qos=qos))
+        state = await gateway.link.wait_disconnected()
+        assert "log cannot take messages" in state.error
+        assert not [p for p in session.packets if isinstance(p, Puback | Pubrec)]
+        log.error = None
+        await gateway.connected()
+        broker.sessions[-1].send(message(1, qos=qos, dup=True))
+        await broker.sessions[-1].get(Puback if qos == 1 else Pubrec)
+        assert gateway.heard.data == [{"n": 1}]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_sent_again_before_it_was_acknowledged(qos: int) -> None:
+    """The connection is lost while the log is at it: known again by its packet identifier."""
+    log = GatedLog()
+    async with pair(log) as (broker, gateway, session):
+        broker.session_present = True
+        log.closed_gate = True
+        session.send(message(1, qos=qos))
+        while not log.held:
+            await asyncio.sleep(0)
+        session.close()
+        await gateway.link.wait_disconnected()
+        await gateway.connected()
+        second = broker.sessions[-1]
+        second.send(message(1, qos=qos, dup=True))
+        second.send(message(2, qos=0))
+        while len(log.held) < 2:
+            await asyncio.sleep(0)
+        log.closed_gate = False
+        log.open_gate(0)
+        log.open_gate(0)
+        kind: type[Puback | Pubrec] = Puback if qos == 1 else Pubrec
+        assert (await second.get(kind)).packet_id == 1
+        await gateway.heard.wait(2)
+        assert gateway.heard.data == [{"n": 1}, {"n": 2}]
+        assert gateway.link.stats.duplicates == 1
+
+
+async def test_same_identifier_in_a_new_session_is_another_message() -> None:
+    log = GatedLog()
+    async with pair(log) as (broker, gateway, session):
+        log.closed_gate = True
+        session.send(message(1))
+        while not log.held:
+            await asyncio.sleep(0)
+        session.close()
+        await gateway.link.wait_disconnected()
+        await gateway.connected()
+        log.closed_gate = False
+        broker.sessions[-1].send(message(1, dup=True))
+        log.open_gate(0)
+        await gateway.heard.wait(2)
+
+
+async def test_qos_1_identifier_used_again_after_puback_is_another_message() -> None:
+    """Even an identical one, marked DUP, as its first copy was lost on the way: losing it would be worse."""
+    async with pair() as (broker, gateway, session):
+        broker.session_present = True
+        session.send(message(1, packet_id=5))
+        await session.get(Puback)
+        session.close()
+        await gateway.link.wait_disconnected()
+        await gateway.connected()
+        broker.sessions[-1].send(message(1, packet_id=5, dup=True))
+        await gateway.heard.wait(2)
+        assert gateway.heard.data == [{"n": 1}, {"n": 1}]
+
+
+class TestQos2ExactlyOnce:
+    async def test_the_four_packets(self) -> None:
+        log = MemoryLog()
+        async with pair(log) as (_, gateway, session):
+            session.send(message(1, qos=2, packet_id=7))
+            assert (await session.get(Pubrec)).packet_id == 7
+            assert len(await self.stored(log)) == 1
+            session.send(Pubrel(7))
+            assert await session.get(Pubcomp) == Pubcomp(7)
+            assert await self.stored(log) == {}
+            session.send(message(1, qos=2, packet_id=7))  # the identifier is free again
+            await session.get(Pubrec)
+            assert len(gateway.heard.records) == 2
+
+    @staticmethod
+    async def stored(log: MemoryLog) -> dict[str, bytes]:
+        state = await log.all_state(StateKind.PUMP)
+        return {key: value for key, value in state.items() if key.startswith("broker/in/")}
+
+    async def test_sent_again_after_pubrec_was_lost(self) -> None:
+        async with pair() as (broker, gateway, session):
+            broker.session_present = True
+            session.send(message(1, qos=2, packet_id=7))
+            await session.get(Pubrec)
+            session.close()
+            await gateway.link.wait_disconnected()
+            await gateway.connected()
+            second = broker.sessions[-1]
+            second.send(message(1, qos=2, packet_id=7, dup=True))
+            await second.get(Pubrec)
+            second.send(Pubrel(7))
+            await second.get(Pubcomp)
+            assert gateway.heard.data == [{"n": 1}]
+
+    async def test_sent_again_to_a_new_process(self) -> None:
+        log = MemoryLog()
+        async with scripted() as broker:
+            gateway = Side(options(broker.url), log=log)
+            await gateway.start()
+            session = broker.sessions[-1]
+            session.send(message(1, qos=2, packet_id=7))
+            await session.get(Pubrec)
+            await gateway.kill()
+            broker.session_present = True
+            async with side(options(broker.url), log=log) as gateway:
+                session = broker.sessions[-1]
+                session.send(message(1, qos=2, packet_id=7, dup=True))
+                await session.get(Pubrec)
+                session.send(Pubrel(7))
+                await session.get(Pubcomp)
+                assert log.head == 1
+                assert await self.stored(log) == {}
+
+    async def test_broker_that_forgot_its_session_starts_anew(self) -> None:
+        log = MemoryLog()
+        async with scripted() as broker:
+            async with side(options(broker.url), log=log):
+                session = broker.sessions[-1]
+                session.send(message(1, qos=2, packet_id=7))
+                await session.get(Pubrec)
+            async with side(options(broker.url), log=log):
+                assert await self.stored(log) == {}
+                broker.sessions[-1].send(message(1, qos=2, packet_id=7))
+                await broker.sessions[-1].get(Pubrec)
+                assert log.head == 2
+
+    async def test_message_with_an_id_needs_no_state(self) -> None:
+        log = MemoryLog()
+        async with pair(log) as (_, _gateway, session):
+            payload = b'{"id":"a-1","data":{"n":1}}'
+            session.send(Publish(TOPIC, payload, qos=2, packet_id=7))
+            await session.get(Pubrec)
+            assert await self.stored(log) == {}
+            session.send(Pubrel(7))
+            await session.get(Pubcomp)
+
+    async def test_pubrel_of_an_unknown_identifier_is_answered(self) -> None:
+        async with pair() as (_, _gateway, session):
+            session.send(Pubrel(99))
+            assert await session.get(Pubcomp) == Pubcomp(99, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND)
+
+    async def test_no_pubcomp_while_the_release_is_not_stored(self) -> None:
+        log = GatedLog()
+        async with pair(log) as (broker, gateway, session):
+            broker.session_present = True
+            session.send(message(1, qos=2, packet_id=7))
+            await session.get(Pubrec)
+            log.state_error = LogUnavailable("the disk is full")
+            session.send(Pubrel(7))
+            await gateway.link.wait_disconnected()
+            assert not [p for p in session.packets if isinstance(p, Pubcomp)]
+            log.state_error = None
+            await gateway.connected()
+            broker.sessions[-1].send(Pubrel(7))
+            assert await broker.sessions[-1].get(Pubcomp) == Pubcomp(7)
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_bad_messages_are_counted_acknowledged_and_stall_nothing(
+    qos: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    topics = TopicMap([Row("crm/leads/{leadId}/updated", "lead:updated", ("lead:{leadId}",))], unmapped=False)
+    async with pair(topics=topics) as (_, gateway, session):
+        bad = [
+            Publish("elsewhere/1", b"{}", qos=qos, packet_id=1 if qos else 0),
+            Publish(TOPIC, b"s3cret" + b"x" * 262_144, qos=qos, packet_id=2 if qos else 0),
+            Publish("crm/leads/" + "x" * 2000 + "/updated", b"{}", qos=qos, packet_id=3 if qos else 0),
+            Publish("/".join("abcdefghijklmnopqrstuvwxyz0123456789abcd"), b"", qos=qos, packet_id=4 if qos else 0),
+        ]
+        for packet in [*bad, *bad]:
+            session.send(packet)
+        session.send(message(5))
+        await gateway.heard.wait(1)
+        assert gateway.heard.data == [{"n": 5}]
+        if qos == 1:
+            assert [(await session.get(Puback)).packet_id for _ in range(9)] == [1, 2, 3, 4, 1, 2, 3, 4, 5]
+        if qos == 2:
+            assert [(await session.get(Pubrec)).packet_id for _ in range(4)] == [1, 2, 3, 4]
+        assert gateway.link.stats.rejected == (4 if qos == 2 else 8)  # at QoS 2 the second copies are known
+        assert gateway.link.state.status == "connected"
+    warnings = [record for record in caplog.records if "message refused" in record.getMessage()]
+    assert len(warnings) == 1  # of a kind, every ten seconds
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("payload", [b"\xff\xfe", b"{not json", b"[1,2", b"", b'{"data":1,"id":7}', b"\x00"])
+async def test_payloads_that_are_not_json_are_data_all_the_same(payload: bytes) -> None:
+    async with pair() as (_, gateway, session):
+        session.send(Publish(TOPIC, payload, qos=1, packet_id=1))
+        (record,) = await gateway.heard.wait(1)
+        assert record.event.mqtt_payload == payload
+
+
+async def test_qos_0_flood_stops_reading_instead_of_filling_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbound_module, "_MOST_WAITING", 10)
+    log = GatedLog()
+    async with pair(log) as (_, gateway, session):
+        log.closed_gate = True
+        payload = b"x" * 50_000
+        for _ in range(400):
+            session.send(Publish(TOPIC, payload))
+        while not gateway.link._inbound._paused:
+            await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        held = len(log.held)
+        assert held < 100  # what one read brought beyond the bound
+        log.closed_gate = False
+        for _ in range(held):
+            log.open_gate()
+        await gateway.heard.wait(400)
+
+
+async def test_properties_of_the_publisher_are_kept_and_expiry_becomes_a_time() -> None:
+    async with pair() as (_, gateway, session):
+        properties = Properties(
+            payload_format_indicator=1,
+            content_type="text/plain",
+            response_topic="answers",
+            correlation_data=b"c",
+            message_expiry_interval=60,
+            user_properties=[("unit", "C"), ("unit", "F")],
+        )
+        session.send(Publish("crm/leads/9/created", b"warm", qos=1, packet_id=1, retain=True, properties=properties))
+        (record,) = await gateway.heard.wait(1)
+        kept = record.event.mqtt
+        assert kept is not None
+        assert (kept.payload_format, kept.content_type, kept.response_topic) == (1, "text/plain", "answers")
+        assert (kept.correlation_data, kept.user_properties) == (b"c", (("unit", "C"), ("unit", "F")))
+        assert record.event.retain
+        assert record.event.expires is not None
+        assert record.event.expires == pytest.approx(record.event.time + 60_000, abs=5_000)
+
+
+async def test_user_property_id_is_the_events_id() -> None:
+    async with pair() as (_, gateway, session):
+        pairs = [("id", "e-1"), ("time", "2026-01-31T09:30:00.125Z"), ("mine", "1")]
+        for packet_id in (1, 2):
+            properties = Properties(user_properties=pairs)
+            session.send(Publish(TOPIC, b"\x01", qos=1, packet_id=packet_id, properties=properties))
+            await session.get(Puback)
+        (record,) = gateway.heard.records
+        assert record.event.id == "e-1"
+        assert record.event.time == 1769851800125
+        assert record.event.mqtt is not None
+        assert record.event.mqtt.user_properties == (("mine", "1"),)
+
+
+async def test_subscribes_to_the_maps_patterns_and_ends_old_subscriptions() -> None:
+    log = MemoryLog()
+    async with scripted() as broker:
+        async with side(options(broker.url, subscribe=("a/+", "b")), log=log):
+            subscribe = await broker.sessions[-1].get(Subscribe)
+            assert [(s.filter, s.qos) for s in subscribe.subscriptions] == [("a/+", 2), ("b", 2)]
+            assert all(s.no_local and s.retain_as_published and s.retain_handling == 1 for s in subscribe.subscriptions)
+        broker.session_present = True
+        async with side(options(broker.url, subscribe=("b", "c"), subscribe_qos=1), log=log):
+            subscribe = await broker.sessions[-1].get(Subscribe)
+            assert [(s.filter, s.qos) for s in subscribe.subscriptions] == [("b", 1), ("c", 1)]
+            assert (await broker.sessions[-1].get(Unsubscribe)).filters == ["a/+"]
+        async with side(options(broker.url), log=log) as gateway:
+            subscribe = await broker.sessions[-1].get(Subscribe)
+            assert "crm/leads/+/updated" in {s.filter for s in subscribe.subscriptions}
+            assert len(subscribe.subscriptions) == len(gateway.topics.rows)
+
+
+async def test_refused_subscription_is_told_and_events_still_go_out(caplog: pytest.LogCaptureFixture) -> None:
+    async with scripted(granted=ReasonCode.NOT_AUTHORIZED) as broker, side(options(broker.url)) as gateway:
+        assert gateway.link.state.status == "connected"
+        assert "refused the subscription" in gateway.link.state.error
+        assert "access list" in gateway.link.state.hint
+        assert "refused the subscription" in caplog.text
+        await gateway.publish(1)
+        await broker.sessions[-1].get(Publish)
+
+
+async def test_session_settings_of_connect() -> None:
+    async with pair(receive_maximum=7, session_expiry=99, keepalive=11, client_id="me") as (_, _gateway, session):
+        connect = await session.get(Connect)
+        properties = connect.properties
+        assert properties is not None
+        assert (connect.client_id, connect.clean_start, connect.keep_alive) == ("me", False, 11)
+        assert (properties.receive_maximum, properties.session_expiry_interval) == (7, 99)
+        assert properties.maximum_packet_size is not None
+        assert properties.maximum_packet_size > 2 * 262_144
+
+
+async def test_default_client_id_is_stable_for_a_log() -> None:
+    log = MemoryLog()
+    async with scripted() as broker:
+        for _ in range(2):
+            async with side(options(broker.url), log=log):
+                pass
+        async with side(options(broker.url, name="second"), log=log):
+            pass
+        names = [(await session.get(Connect)).client_id for session in broker.sessions]
+    assert names[0] == names[1] == f"gapless-{log.epoch}"
+    assert names[2] == f"gapless-{log.epoch}-second"
