@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -88,9 +88,9 @@ async def test_unacknowledged_messages_come_again_with_dup_and_their_ids_MQTT_4_
         await node.publish("a", 4)
 
         phone = await resume(node, version)
-        again = [await phone.expect(Publish), await phone.expect(Pubrel)]
+        again: list[Publish | Pubrel] = [await phone.expect(Publish), await phone.expect(Pubrel)]
         again += [await phone.expect(Publish), await phone.expect(Publish)]
-        assert [cast(Publish, packet).packet_id for packet in again] == [packet.packet_id for packet in first]
+        assert [packet.packet_id for packet in again] == [packet.packet_id for packet in first]
         assert [packet.dup for packet in again if isinstance(packet, Publish)] == [True] * 3
         new = await phone.expect(Publish)
         assert not new.dup
@@ -435,7 +435,7 @@ async def test_a_resume_with_a_smaller_receive_maximum_resends_within_it() -> No
         for packet in again:
             phone.send(Puback(packet.packet_id))
         again += [await phone.receive() for _ in range(3)]
-        assert [cast(Publish, packet).packet_id for packet in again] == [packet.packet_id for packet in first]
+        assert [packet.packet_id for packet in again] == [packet.packet_id for packet in first]
         await phone.nothing_more()
 
 

@@ -31,7 +31,7 @@ async def test_members_take_turns_and_each_message_goes_to_one() -> None:
         for n in range(9):
             await node.publish("a/x", n)
         got = [[value(await member.receive()) for _ in range(3)] for member in members]
-        assert sorted(sum(got, [])) == list(range(9))
+        assert sorted(number for run in got for number in run) == list(range(9))
         assert all(run == sorted(run) for run in got)
         for member in members:
             await member.nothing_more()
@@ -179,8 +179,7 @@ async def test_a_thousand_messages_over_members_that_come_and_go() -> None:
         async def work(name: str, stop_after: int) -> None:
             client, _ = await Client.connect(node.port, name)
             await client.subscribe("$share/g/a")
-            for _ in range(stop_after):
-                seen.append(value(await client.receive()))
+            seen.extend([value(await client.receive()) for _ in range(stop_after)])
             await client.drop()  # with what is on its way to it
 
         async def keep() -> None:
