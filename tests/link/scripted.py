@@ -90,6 +90,7 @@ class ScriptedBroker:
         self.sessions: list[Session] = []
         self.port = 0
         self._news = asyncio.Event()
+        self._handlers: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -107,6 +108,9 @@ class ScriptedBroker:
         session = Session(reader, writer)
         self.sessions.append(session)
         self._news.set()
+        task = asyncio.current_task()
+        assert task is not None
+        self._handlers.add(task)
         decoder = Decoder("server")
         try:
             while data := await reader.read(65536):
@@ -123,6 +127,13 @@ class ScriptedBroker:
             session.ended = True
             session.news.set()
             writer.close()
+
+    async def close(self) -> None:
+        """Close all connections, and wait until they are."""
+        for session in self.sessions:
+            session.close()
+        if self._handlers:
+            await asyncio.wait(self._handlers)
 
     def _trickle(self, session: Session, data: bytes) -> None:
         if data:
@@ -170,6 +181,35 @@ async def scripted(**attributes: Any) -> AsyncIterator[ScriptedBroker]:
         yield broker
     finally:
         server.close()
-        for session in broker.sessions:
-            session.close()
+        await broker.close()
+        await server.wait_closed()
+
+
+@asynccontextmanager
+async def listening(answer: bytes | None) -> AsyncIterator[int]:
+    """The port of a server that answers a request with these bytes, or never."""
+    handlers: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        handlers.add(task)
+        try:
+            if answer is None:
+                await reader.read()
+            else:
+                await reader.read(1)
+                writer.write(answer)
+        except ConnectionError:
+            pass  # it went away: that is what clients do here
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        if handlers:
+            await asyncio.wait(handlers)
         await server.wait_closed()

@@ -61,3 +61,51 @@ async def test_many_events_arrive_in_log_order(broker: Broker) -> None:
         messages = await client.wait(500)
     assert [m.n for m in messages] == list(range(500))
     assert json.loads(messages[0].payload)["type"] == "lead:updated"
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+async def test_retained_events_are_retained_on_the_broker(broker: Broker, version: str) -> None:
+    async with side(options(broker.url, protocol=version)) as gateway:
+        await gateway.submit({"topic": "crm/users/7/presence", "data": {"online": False}})
+        await gateway.submit({"topic": "crm/users/7/presence", "data": {"online": True}})
+        await gateway.submit({"topic": "crm/leads/7/updated", "data": {}})
+        await gateway.settled()
+        async with stock(broker.port, "crm/#") as late:
+            await late.publish("crm/end", b"{}")
+            messages = await late.wait(2)
+    assert [(m.topic, m.retain) for m in messages] == [("crm/users/7/presence", True), ("crm/end", False)]
+    assert messages[0].json["data"] == {"online": True}
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+async def test_retained_messages_of_the_broker_are_retained_here(broker: Broker, version: str) -> None:
+    async with stock(broker.port) as client:
+        await client.publish("crm/users/7/presence", b'{"online":true}', retain=True)
+        async with side(options(broker.url, protocol=version)) as gateway:
+            await gateway.heard.wait(1)
+            held = gateway.hub.retained.get("crm/users/7/presence")
+            assert held is not None
+            assert held.event.data == b'{"online":true}'
+            await client.publish("crm/users/7/presence", b"", retain=True)
+            await gateway.heard.wait(2)
+            assert gateway.hub.retained.get("crm/users/7/presence") is None
+
+
+async def test_wildcards_of_our_own_filters(broker: Broker) -> None:
+    async with side(options(broker.url, subscribe=("plant/+/temperature", "plant/1/#"))) as gateway:
+        async with stock(broker.port) as client:
+            for topic in ("plant/2/temperature", "plant/2/pressure", "plant/1/pressure/high", "plant/1"):
+                await client.publish(topic, b"1")
+        await gateway.heard.wait(3)
+        topics = [record.event.topic for record in gateway.heard.records]
+    assert topics == ["plant/2/temperature", "plant/1/pressure/high", "plant/1"]
+
+
+async def test_overlapping_filters_give_one_event(broker: Broker) -> None:
+    """Mosquitto sends one copy; for brokers that send one each, an id makes them one event."""
+    async with side(options(broker.url, subscribe=("crm/#", "crm/leads/+/updated"))) as gateway:
+        async with stock(broker.port) as client:
+            await client.publish("crm/leads/1/updated", b'{"id":"a","data":1}')
+            await client.publish("crm/leads/2/updated", b'{"id":"b","data":2}')
+        await gateway.heard.wait(2)
+    assert [record.event.id for record in gateway.heard.records] == ["a", "b"]

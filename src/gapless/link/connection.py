@@ -9,7 +9,7 @@ from typing import Protocol
 
 from gapless.link.address import BrokerAddress
 from gapless.link.channel import Channel, open_channel
-from gapless.link.errors import LinkError, Stage, disconnected, not_mqtt, refused, silent_close
+from gapless.link.errors import LinkError, Stage, disconnected, not_mqtt, refused, silent_close, tls_failed
 from gapless.mqtt import (
     Connack,
     Connect,
@@ -211,6 +211,8 @@ class Connection:
         """The channel has ended, and nobody announced it."""
         if self._answer.done():
             failure = LinkError("session", "the connection to the broker was lost")
+        elif isinstance(error, ssl.SSLError):
+            failure = tls_failed(self.address, error)
         else:
             failure = silent_close(self.address)
         failure.__cause__ = error

@@ -177,7 +177,10 @@ def disconnected(reason: ReasonCode, *, reason_string: str | None = None, refere
 
 def silent_close(address: BrokerAddress) -> VersionRefused:
     """The peer closed instead of answering CONNECT."""
-    other = "" if address.tls else f"; if the port wants TLS, use {address.scheme}s://"
+    if address.tls:  # TLS 1.3 tells of a missing client certificate only now, and not always
+        other = "; it may want a client certificate (cert_file, key_file)"
+    else:
+        other = f"; if the port wants TLS, use {address.scheme}s://"
     return VersionRefused(
         "connect",
         "the broker closed the connection instead of answering CONNECT",
