@@ -22,7 +22,7 @@ from bench.cases.run import Run
 from bench.figures import Report, write_json
 from bench.load.event import SIZE
 from bench.load.tally import percentile
-from bench.watch import has_proc
+from bench.watch import LEGEND, has_proc
 
 CASES: dict[str, Callable[[Run], Awaitable[None]]] = {
     "rest": rest,
@@ -62,6 +62,12 @@ def arguments(line: list[str] | None = None) -> argparse.Namespace:
     add("--clients", type=_positive, help="clients of a fan-out (default 1,000)")
     add("--no-peers", action="store_true", help="measure Gapless alone")
     add("--data", type=Path, help="folder for the servers' data (default: the temporary folder)")
+    add(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="Gapless alone, under cProfile, for pstats; its figures are then wrong",
+    )
     add("--json", metavar="FILE", help="write the results here; - is standard output, in place of the lines")
     add("--docs", action="store_true", help="write the table into docs/performance.md")
     add("--from", dest="source", type=Path, metavar="FILE", help="take an earlier run's results; run nothing")
@@ -94,8 +100,9 @@ async def measure(asked: argparse.Namespace, report: Report, cores: host.Cores) 
         cores=cores,
         seconds=asked.seconds or (1.0 if asked.quick else 2.5),
         clients=asked.clients or (200 if asked.quick else 1000),
-        peers=not asked.no_peers,
+        peers=not (asked.no_peers or asked.profile),
         data=asked.data,
+        profile=asked.profile,
         progress=_progress,
     )
     repeats = asked.repeat or (1 if asked.quick else 2)
@@ -122,6 +129,8 @@ def _progress(what: str) -> None:
 def describe(asked: argparse.Namespace, cores: host.Cores, command: list[str]) -> dict[str, Any]:
     """Where and of what the figures are."""
     warnings = [said for said in (host.load_warning(), cores.problem) if said is not None]
+    if asked.profile is not None:
+        warnings.append("profiled: these figures say nothing of Gapless as it is")
     if not has_proc():
         warnings.append("no CPU and memory figures: this system has no /proc")
     return {
@@ -146,6 +155,12 @@ def heading(about: dict[str, Any]) -> list[str]:
     return lines + [f"WARNING: {warning}" for warning in about["warnings"]]
 
 
+def legend(report: Report) -> list[str]:
+    """What the notes mean that figures have."""
+    used = {note for figure in report.figures.values() for note in figure.notes}
+    return [f"{note}: {meaning}" for note, meaning in LEGEND.items() if note in used]
+
+
 def write_table(about: dict[str, Any], report: Report) -> None:
     """Put the table between the markers of docs/performance.md."""
     text = DOCUMENT.read_text()
@@ -154,6 +169,7 @@ def write_table(about: dict[str, Any], report: Report) -> None:
     if not begin or not end:
         sys.exit(f"{DOCUMENT} has no markers {BEGIN} and {END}")
     table = "\n\n".join(heading(about)) + "\n\n" + report.table()
+    table += "".join(f"\n{line}.\n" for line in legend(report))
     DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}")
 
 
@@ -191,8 +207,8 @@ def _hand_out(asked: argparse.Namespace, about: dict[str, Any], report: Report) 
     if asked.json == "-":
         print(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
     else:
-        print("\n".join([*heading(about), *report.lines()]))
-    whole = asked.source is None and not (asked.quick or asked.only or asked.no_peers)
+        print("\n".join([*heading(about), *report.lines(), *legend(report)]))
+    whole = asked.source is None and not (asked.quick or asked.only or asked.no_peers or asked.profile)
     if asked.json not in (None, "-"):
         write_json(Path(asked.json), document)
     elif whole:

@@ -19,7 +19,7 @@ class Figure:
     Attributes:
         case, name: what was measured; with the server, its identity.
         values: one a repeat, in `unit`.
-        notes: what readers must know, such as that the generator was the limit; each once.
+        notes: what readers must know, such as that the generator was the limit, and in how many repeats.
     """
 
     case: str
@@ -27,12 +27,17 @@ class Figure:
     server: str
     unit: str
     values: list[float] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
         """The middle of the values."""
         return statistics.median(self.values)
+
+    def said(self) -> list[str]:
+        """The notes, with how many repeats they hold for where not for all."""
+        repeats = len(self.values)
+        return [note if count == repeats else f"{note} in {count} of {repeats}" for note, count in self.notes.items()]
 
 
 class Report:
@@ -50,7 +55,8 @@ class Report:
         key = (case, name, server)
         figure = self.figures.setdefault(key, Figure(case, name, server, unit))
         figure.values.append(value)
-        figure.notes += [note for note in notes or () if note not in figure.notes]
+        for note in notes or ():
+            figure.notes[note] = figure.notes.get(note, 0) + 1
 
     def skip(self, what: str, why: str) -> None:
         """Record that something was not run."""
@@ -102,20 +108,27 @@ class Report:
 
     # --- for people
 
+    def ordered(self) -> list[Figure]:
+        """As they were measured, but each figure's servers together."""
+        places: dict[tuple[str, str], int] = {}
+        for case, name, _ in self.figures:
+            places.setdefault((case, name), len(places))
+        return sorted(self.figures.values(), key=lambda figure: places[figure.case, figure.name])
+
     def lines(self) -> list[str]:
         """One line a figure."""
         return [
             "  ".join(
                 (
-                    f"{figure.case:<34}",
-                    f"{figure.name:<28}",
-                    f"{figure.server:<16}",
-                    f"{number(figure.median):>10} {figure.unit:<12}",
-                    f"{spread(figure):<19}",
-                    "; ".join(self.ratios(figure) + [f"({note})" for note in figure.notes]),
+                    f"{figure.case:<29}",
+                    f"{figure.name:<40}",
+                    f"{figure.server:<15}",
+                    f"{number(figure.median):>10} {figure.unit:<4}",
+                    f"{spread(figure):<15}",
+                    "; ".join(self.ratios(figure) + [f"({note})" for note in figure.said()]),
                 )
             ).rstrip()
-            for figure in self.figures.values()
+            for figure in self.ordered()
         ] + [
             f"{kind}: {what}: {why}"
             for kind, found in (("not run", self.not_run), ("FAILED", self.failed))
@@ -126,11 +139,11 @@ class Report:
         """The figures as a Markdown table."""
         rows = ["| case | figure | server | median | min–max | Gapless is |", "|---|---|---|---:|---|---|"]
         previous = ("", "")
-        for figure in self.figures.values():
+        for figure in self.ordered():
             case, name = figure.case, figure.name
             shown = ("" if case == previous[0] else case, "" if (case, name) == previous else f"{name}, {figure.unit}")
             previous = (case, name)
-            said = "; ".join(self.ratios(figure) + [f"*{note}*" for note in figure.notes])
+            said = "; ".join(self.ratios(figure) + [f"*{note}*" for note in figure.said()])
             rows.append(
                 f"| {shown[0]} | {shown[1]} | {figure.server} | {number(figure.median)} | {spread(figure)} | {said} |"
             )

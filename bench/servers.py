@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from bench.host import NODE_PACKAGES, Cores
-from gapless.testing import Gateway, find_mosquitto, find_node, free_port
+from gapless.testing import SERVE_COMMAND, Gateway, find_mosquitto, find_node, free_port
 from gapless.testing.child import Child
 from gapless.testing.processes import Server
 
@@ -103,12 +103,13 @@ class _Mosquitto(Server):
 
 
 @asynccontextmanager
-async def run_target(name: str, folder: Path, cores: Cores) -> AsyncIterator[Target]:
+async def run_target(name: str, folder: Path, cores: Cores, *, profile: Path | None = None) -> AsyncIterator[Target]:
     """Start a server on the servers' core; it is stopped, and its data removed by the caller, at the end.
 
     Args:
         name: one of this module's names.
         folder: an empty folder for its data.
+        profile: where to write a profile of Gapless (cProfile, its main thread), which makes it slower.
 
     Raises:
         NotHere: it is not installed on this machine.
@@ -118,7 +119,7 @@ async def run_target(name: str, folder: Path, cores: Cores) -> AsyncIterator[Tar
         async with _run_node_bridge(folder, cores) as target:
             yield target
         return
-    server = _make(name, folder)
+    server = _make(name, folder, profile)
     with cores.for_servers():
         await server.start()
     try:
@@ -140,10 +141,13 @@ async def _run_node_bridge(folder: Path, cores: Cores) -> AsyncIterator[Target]:
             await _end(bridge)
 
 
-def _make(name: str, folder: Path) -> Gateway | _Program | _Mosquitto:
+def _make(name: str, folder: Path, profile: Path | None) -> Gateway | _Program | _Mosquitto:
     match name:
         case "Gapless":
-            return Gateway("--log-level", "warning", data=folder)
+            command: Sequence[str] = SERVE_COMMAND
+            if profile is not None:
+                command = (sys.executable, "-m", "cProfile", "-o", str(profile), *SERVE_COMMAND[1:])
+            return Gateway("--log-level", "warning", data=folder, command=command)
         case "raw floor":
             return _Program(name, (sys.executable, "-m", "bench.peers.raw_floor"))
         case "python-socketio":

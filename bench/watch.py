@@ -18,6 +18,15 @@ GENERATOR_LIMIT = 0.9
 DISTURBED = 0.15
 """Cores used by others, or taken by the hypervisor, from which a figure is marked as disturbed."""
 
+LEGEND = {
+    "generator was the limit": (
+        f"the generator used over {GENERATOR_LIMIT:.0%} of its core, the server less of its own: it could do more"
+    ),
+    "disturbed": f"other processes, or other machines on the same host, used over {DISTURBED:.0%} of a core meanwhile",
+    "generator was late": "over 5 ms for at least one event: some of the latency is not the server's",
+}
+"""What the notes of figures mean."""
+
 
 def has_proc() -> bool:
     """Whether this system tells CPU time and memory of processes the way Linux does."""
@@ -42,15 +51,6 @@ def resident_bytes(pids: Sequence[int]) -> int:
     return sum(int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE for pid in pids)
 
 
-def kernel_tcp_bytes() -> int:
-    """Memory of all TCP sockets of the machine, both ends of loopback connections; 0 where it is not told."""
-    try:
-        lines = (_PROC / "net/sockstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[-1]) * _PAGE for line in lines if line.startswith("TCP:")), 0)
-
-
 @dataclass(slots=True)
 class Usage:
     """What an interval took.
@@ -68,13 +68,13 @@ class Usage:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the figures must know."""
+        """What a reader of the figures must know; see `LEGEND`."""
         notes = []
         busy = self.generator / self.seconds
         if busy >= GENERATOR_LIMIT and self.server / self.seconds < GENERATOR_LIMIT:
-            notes.append(f"generator was the limit ({busy:.0%} of its core, server {self.server / self.seconds:.0%})")
+            notes.append("generator was the limit")
         if self.others > DISTURBED:
-            notes.append(f"disturbed: others used {self.others:.0%} of a core")
+            notes.append("disturbed")
         return notes
 
 

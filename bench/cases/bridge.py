@@ -72,7 +72,7 @@ async def _at_a_rate(run: Run, target: Target, tally: Tally, publisher: MqttClie
     tally.sampling = False
     notes = usage.notes
     if late > 5:
-        notes.append(f"the generator was up to {late:.0f} ms late")
+        notes.append("generator was late")
     for name, part in (("p50", 0.5), ("p99", 0.99)):
         value = percentile(tally.latencies, part) / 1000
         run.report.add(_CASE, f"latency {name} at {_RATE:,}/s", target.name, value, unit="ms", notes=notes)

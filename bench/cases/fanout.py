@@ -12,7 +12,7 @@ from bench.load.mqtt_client import MqttClient
 from bench.load.tally import LoadFailed, Tally
 from bench.load.websocket import SocketIoClient
 from bench.servers import FLOOR, GAPLESS, MOSQUITTO, NODE_SOCKETIO, PYTHON_SOCKETIO, Target
-from bench.watch import Usage, kernel_tcp_bytes, resident_bytes, watching
+from bench.watch import Usage, resident_bytes, watching
 from gapless.mqtt import ProtocolVersion
 
 _WITHIN = 30.0
@@ -27,9 +27,9 @@ async def fanout_socketio(run: Run) -> None:
         tally = Tally()
         publisher = await SocketIoClient.connect(target.http, tally, subscribe=False)
         await publisher.publish(event_data())  # everything is loaded and warm before memory is read
-        before = _Memory(target)
+        before = resident_bytes(target.pids)
         clients = await connect_all(run.clients, lambda _: SocketIoClient.connect(target.http, tally))
-        await before.report_growth(run, case, target, len(clients))
+        await _report_memory(run, case, target, before=before, connections=len(clients))
         await _fan_out(run, case, target, tally, clients, lambda: publisher.publish(event_data()))
         publisher.close()
 
@@ -63,14 +63,14 @@ async def _fanout_mqtt(run: Run, *, qos: int, version: ProtocolVersion) -> None:
             publisher.publish(event_data())
 
         await publish()
-        before = _Memory(target)
+        before = resident_bytes(target.pids)
         clients = await connect_all(
             run.clients,
             lambda number: MqttClient.connect(
                 target.mqtt, tally, client_id=f"bench-{number}", qos=qos, version=version
             ),
         )
-        await before.report_growth(run, case, target, len(clients))
+        await _report_memory(run, case, target, before=before, connections=len(clients))
         await _fan_out(run, case, target, tally, clients, publish)
         publisher.close()
 
@@ -78,19 +78,11 @@ async def _fanout_mqtt(run: Run, *, qos: int, version: ProtocolVersion) -> None:
     await run.against(case, (GAPLESS, *peers), load)
 
 
-class _Memory:
-    """What connections add to a server's memory."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._resident = resident_bytes(target.pids)
-        self._kernel = kernel_tcp_bytes()
-
-    async def report_growth(self, run: Run, case: str, target: Target, connections: int) -> None:
-        await asyncio.sleep(_SETTLE)
-        grown = resident_bytes(target.pids) - self._resident
-        if grown > 0:
-            run.report.add(case, "RSS per connection", target.name, grown / connections / 1024, unit="KiB")
+async def _report_memory(run: Run, case: str, target: Target, *, before: int, connections: int) -> None:
+    await asyncio.sleep(_SETTLE)
+    grown = resident_bytes(target.pids) - before
+    if grown > 0:
+        run.report.add(case, "RSS per connection", target.name, grown / connections / 1024, unit="KiB")
 
 
 async def _fan_out(
@@ -102,28 +94,32 @@ async def _fan_out(
     publish: Callable[[], Awaitable[None]],
 ) -> None:
     """One event at a time, the next once everybody has the last: nothing can be joined into one write."""
-    await _one_by_one(tally, len(clients), publish, seconds=run.warm_up)
+    events = await _one_by_one(tally, len(clients), publish, seconds=run.warm_up)
     before = tally.count
     with watching(target.pids) as usage:
-        await _one_by_one(tally, len(clients), publish, seconds=run.seconds)
-    _check(tally, clients)
+        events += await _one_by_one(tally, len(clients), publish, seconds=run.seconds)
+    _check(tally, clients, events)
     _report(run, case, target, usage, tally.count - before)
     for client in clients:
         client.close()
 
 
-async def _one_by_one(tally: Tally, size: int, publish: Callable[[], Awaitable[None]], *, seconds: float) -> None:
+async def _one_by_one(tally: Tally, size: int, publish: Callable[[], Awaitable[None]], *, seconds: float) -> int:
     end = time.perf_counter() + seconds
+    events = 0
     while time.perf_counter() < end:
         target = tally.count + size
         await publish()
         await tally.reach(target, within=_WITHIN)
+        events += 1
+    return events
 
 
-def _check(tally: Tally, clients: Sequence[SocketIoClient | MqttClient]) -> None:
+def _check(tally: Tally, clients: Sequence[SocketIoClient | MqttClient], events: int) -> None:
     tally.check()
-    if len({client.received for client in clients}) != 1:
-        raise LoadFailed("clients of the same room received different numbers of events")
+    wrong = sum(client.received != events for client in clients)
+    if wrong:
+        raise LoadFailed(f"{wrong:,} clients did not receive each of {events:,} events once")
 
 
 def _report(run: Run, case: str, target: Target, usage: Usage, deliveries: int) -> None:

@@ -25,9 +25,9 @@ async def rest(run: Run) -> None:
     async def load(target: Target) -> None:
         await _closed_loop(run, target, "single, 16 connections", 16, 1, post(target.http, _event()))
         array = b"[" + b",".join([_event()] * _BATCH) + b"]"
-        await _closed_loop(run, target, "array of 100, 4 conn.", 4, _BATCH, post(target.http, array))
+        await _closed_loop(run, target, "array of 100, 4 connections", 4, _BATCH, post(target.http, array))
         lines = post(target.http, b"\n".join([_event()] * _BATCH), content_type="application/x-ndjson")
-        await _closed_loop(run, target, "NDJSON of 100, 4 conn.", 4, _BATCH, lines)
+        await _closed_loop(run, target, "NDJSON of 100, 4 connections", 4, _BATCH, lines)
         await _at_a_rate(run, target)
 
     await run.against(_CASE, (GAPLESS, FLOOR), load)
@@ -61,6 +61,8 @@ async def _closed_loop(run: Run, target: Target, name: str, connections: int, ev
     await _until_idle(clients, tally)
     add, notes = run.report.add, usage.notes
     add(_CASE, f"{name}: events", target.name, count / usage.seconds, unit="/s", notes=notes)
+    if usage.server:
+        add(_CASE, f"{name}: CPU per event", target.name, usage.server / count * 1e6, unit="µs", notes=notes)
     for part, value in (("p50", 0.5), ("p99", 0.99)):
         add(_CASE, f"{name}: {part}", target.name, percentile(tally.latencies, value) / 1000, unit="ms", notes=notes)
 

@@ -33,6 +33,7 @@ class Run:
         clients: of the fan-outs.
         peers: whether to measure others than Gapless.
         data: where the servers' data goes; None is the system's temporary folder.
+        profile: where to write a profile of Gapless; None measures it as it is.
         progress: told what is measured now.
     """
 
@@ -42,6 +43,7 @@ class Run:
     clients: int
     peers: bool
     data: Path | None
+    profile: Path | None
     progress: Callable[[str], None]
 
     @property
@@ -69,7 +71,7 @@ class Run:
     async def server(self, name: str) -> AsyncIterator[Target]:
         """A server with an empty data folder."""
         with tempfile.TemporaryDirectory(prefix="gapless-bench-", dir=self.data) as folder:
-            async with run_target(name, Path(folder), self.cores) as target:
+            async with run_target(name, Path(folder), self.cores, profile=self.profile) as target:
                 yield target
 
 
