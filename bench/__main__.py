@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import datetime
 import gc
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -95,6 +96,9 @@ def choose(only: list[str] | None) -> dict[str, Callable[[Run], Awaitable[None]]
 
 async def measure(asked: argparse.Namespace, report: Report, cores: host.Cores) -> None:
     """Run the chosen cases, all of them once before any is run again."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # the servers are to end with us
     run = Run(
         report=report,
         cores=cores,
@@ -221,5 +225,5 @@ def _hand_out(asked: argparse.Namespace, about: dict[str, Any], report: Report) 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit("interrupted: no figures")
