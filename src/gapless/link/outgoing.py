@@ -1,10 +1,18 @@
-"""What an event looks like on the broker: payload and MQTT 5 properties."""
+"""Which events go to the broker, and what they look like there: payload, QoS, MQTT 5 properties."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gapless.envelope import envelope_json
 from gapless.event import Event, Record, format_time
-from gapless.mqtt import Properties, ProtocolVersion
+from gapless.link.connection import Connection
+from gapless.link.errors import LinkError
+from gapless.link.flight import packet_id_of
+from gapless.link.options import LinkOptions
+from gapless.link.stats import Complaints, LinkStats
+from gapless.mqtt import MqttEncodeError, Properties, ProtocolVersion, encode_publish, matches
+from gapless.topicmap import TopicMap
 
 ID, TYPE, TIME, POSITION = "id", "type", "time", "position"
 OUR_PROPERTIES = frozenset({ID, TYPE, TIME, POSITION})
@@ -58,3 +66,69 @@ def properties_of(record: Record, *, now: int) -> Properties:
 def clears_topic(event: Event) -> bool:
     """Whether it is the empty retained message that clears its topic."""
     return event.retain and event.mqtt_payload == b""
+
+
+class Outgoing:
+    """Chooses and encodes events for one link.
+
+    Args:
+        clock: seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: LinkOptions,
+        topic_map: TopicMap,
+        stats: LinkStats,
+        complaints: Complaints,
+        clock: Callable[[], float],
+    ) -> None:
+        self._options = options
+        self._map = topic_map
+        self._stats = stats
+        self._complaints = complaints
+        self._clock = clock
+
+    def wants(self, event: Event) -> bool:
+        """Whether the event is one for the broker: not one that came from it, and let through by the filter."""
+        origin = event.origin
+        if (origin.door == "link" and origin.client == self._options.name) or event.topic.startswith("$"):
+            return False
+        patterns = self._options.publish
+        if patterns is None:
+            return self._map.route(event.topic).row is not None
+        return any(matches(pattern, event.topic) for pattern in patterns)
+
+    def qos(self, connection: Connection, event: Event) -> int:
+        """At least 1, so that nothing is lost, unless the broker offers only 0."""
+        highest = connection.properties.maximum_qos
+        wanted = max(1, min(event.qos, self._options.publish_qos))
+        return wanted if highest is None else min(wanted, highest)
+
+    def encode(self, connection: Connection, record: Record, *, qos: int, dup: bool) -> bytes | None:
+        """The PUBLISH; None, counted and logged, where the broker could never take it."""
+        event, limits = record.event, connection.properties
+        v5 = connection.version is ProtocolVersion.V5
+        try:
+            data = encode_publish(
+                event.topic,
+                payload_of(record, connection.version),
+                version=connection.version,
+                qos=qos,
+                packet_id=packet_id_of(record.offset) if qos else 0,
+                retain=event.retain and limits.retain_available is not False,
+                dup=dup and qos > 0,
+                properties=properties_of(record, now=int(self._clock() * 1000)) if v5 else None,
+            )
+        except MqttEncodeError as error:  # it can never be sent, and must not hold up the others
+            self._stats.refused += 1
+            self._complaints.warn("event not published", event.topic, error)
+            return None
+        limit = limits.maximum_packet_size
+        if limit is None or len(data) <= limit:  # [MQTT-3.2.2-15]
+            return data
+        self._stats.too_large += 1
+        large = LinkError("session", "it is larger than the broker's maximum packet size", size=len(data), limit=limit)
+        self._complaints.warn("event not published", event.topic, large)
+        return None

@@ -22,7 +22,7 @@ import time as _time
 from collections import deque
 from collections.abc import Callable
 
-from gapless.event import Event, Record
+from gapless.event import Record
 from gapless.eventlog import EVERYTHING, EventLog
 from gapless.hub import Hub
 from gapless.link.connection import Connection
@@ -30,19 +30,16 @@ from gapless.link.echoes import Echoes
 from gapless.link.errors import LinkError
 from gapless.link.flight import Flight, Phase, Sent, packet_id_of
 from gapless.link.options import LinkOptions
-from gapless.link.outgoing import clears_topic, payload_of, properties_of
+from gapless.link.outgoing import Outgoing, clears_topic
 from gapless.link.progress import Progress
 from gapless.link.stats import Complaints, LinkStats
 from gapless.mqtt import (
-    MqttEncodeError,
     ProtocolVersion,
     Puback,
     Pubcomp,
     Pubrec,
     Pubrel,
     ReasonCode,
-    encode_publish,
-    matches,
 )
 from gapless.topicmap import TopicMap
 
@@ -75,12 +72,14 @@ class Pump:
     ) -> None:
         self._options = options
         self._hub = hub
-        self._map = topic_map
         self._stats = stats
         self._echoes = echoes
         self._hears = hears
         self._clock = clock
         self._complaints = Complaints(options.name)
+        self._outgoing = Outgoing(
+            options=options, topic_map=topic_map, stats=stats, complaints=self._complaints, clock=clock
+        )
         self._progress = Progress(name=options.name, hub=hub, log=log, on_stored=self._release)
         self._wake = asyncio.Event()
         self._connection: Connection | None = None
@@ -109,17 +108,7 @@ class Pump:
 
     def owes(self, record: Record) -> bool:
         """Whether the record is still to be published, or its acknowledgement is due."""
-        return record.offset > self._flight.position and self.wants(record.event)
-
-    def wants(self, event: Event) -> bool:
-        """Whether the event is one for the broker: not one that came from it, and let through by the filter."""
-        origin = event.origin
-        if (origin.door == "link" and origin.client == self._options.name) or event.topic.startswith("$"):
-            return False
-        patterns = self._options.publish
-        if patterns is None:
-            return self._map.route(event.topic).row is not None
-        return any(matches(pattern, event.topic) for pattern in patterns)
+        return record.offset > self._flight.position and self._outgoing.wants(record.event)
 
     # From start to end
 
@@ -184,7 +173,7 @@ class Pump:
         """Each new event, in log order; ephemeral ones have offset 0."""
         if record.offset:
             self._wake.set()
-        elif self.wants(record.event):
+        elif self._outgoing.wants(record.event):
             self._send_ephemeral(record)
 
     def wake(self) -> None:
@@ -296,7 +285,7 @@ class Pump:
             record = self._page[0]
             if not connection.writable or not flight.takes(record.offset, window=self._window, size=_WINDOW_BYTES):
                 return True
-            if flight.holds_back(record.offset, qos=self._qos(connection, record.event)):
+            if flight.holds_back(record.offset, qos=self._outgoing.qos(connection, record.event)):
                 return True
             self._page.popleft()
             if record.offset > flight.scanned:
@@ -331,7 +320,7 @@ class Pump:
             self._send_pubrel(flight.add_taken_over(record))
             return
         expired = event.expires is not None and event.expires <= self._clock() * 1000
-        if expired or not self.wants(event):
+        if expired or not self._outgoing.wants(event):
             if expired:
                 self._stats.expired += 1
             else:
@@ -339,8 +328,8 @@ class Pump:
             flight.skip(record.offset)
             self._progress.store_soon()
             return
-        qos = self._qos(connection, event)
-        data = self._encode(connection, record, qos=qos, dup=self._maybe_sent > 0)
+        qos = self._outgoing.qos(connection, event)
+        data = self._outgoing.encode(connection, record, qos=qos, dup=self._maybe_sent > 0)
         self._maybe_sent = max(0, self._maybe_sent - 1)
         if data is None or qos == 0:
             flight.skip(record.offset)
@@ -354,7 +343,7 @@ class Pump:
         if sent.phase is Phase.STORED:
             self._send_pubrel(sent)
         elif sent.phase is Phase.PUBLISHED:
-            data = self._encode(connection, sent.record, qos=sent.qos, dup=self._session_present)
+            data = self._outgoing.encode(connection, sent.record, qos=sent.qos, dup=self._session_present)
             if data is None:
                 self._flight.refused(sent)
                 self._progress.store_soon()
@@ -368,7 +357,7 @@ class Pump:
         if connection is None or not connection.writable:
             self._stats.ephemeral_dropped += 1
             return
-        data = self._encode(connection, record, qos=0, dup=False)
+        data = self._outgoing.encode(connection, record, qos=0, dup=False)
         if data is not None:
             self._stats.ephemeral += 1
             self._echoes.sent_ephemeral(record.event.id)
@@ -380,35 +369,3 @@ class Pump:
         if not v5 and clears_topic(record.event) and self._hears(record.event.topic):
             self._echoes.sent_clearing(record.event.topic)
         connection.write(data)
-
-    def _qos(self, connection: Connection, event: Event) -> int:
-        highest = connection.properties.maximum_qos
-        wanted = max(1, min(event.qos, self._options.publish_qos))
-        return wanted if highest is None else min(wanted, highest)
-
-    def _encode(self, connection: Connection, record: Record, *, qos: int, dup: bool) -> bytes | None:
-        """The PUBLISH, or None where it is larger than the broker takes [MQTT-3.2.2-15]."""
-        event, limits = record.event, connection.properties
-        v5 = connection.version is ProtocolVersion.V5
-        try:
-            data = encode_publish(
-                event.topic,
-                payload_of(record, connection.version),
-                version=connection.version,
-                qos=qos,
-                packet_id=packet_id_of(record.offset) if qos else 0,
-                retain=event.retain and limits.retain_available is not False,
-                dup=dup and qos > 0,
-                properties=properties_of(record, now=int(self._clock() * 1000)) if v5 else None,
-            )
-        except MqttEncodeError as error:  # it can never be sent, and must not hold up the others
-            self._stats.refused += 1
-            self._complaints.warn("event not published", event.topic, error)
-            return None
-        limit = limits.maximum_packet_size
-        if limit is None or len(data) <= limit:
-            return data
-        self._stats.too_large += 1
-        large = LinkError("session", "it is larger than the broker's maximum packet size", size=len(data), limit=limit)
-        self._complaints.warn("event not published", event.topic, large)
-        return None
