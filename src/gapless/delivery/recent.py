@@ -9,6 +9,11 @@ from gapless.event import Record
 from gapless.eventlog.contract import Page, Selector
 
 
+SCANNED_AT_ONCE = 4_000
+"""Events that one page by filters looks through: a few milliseconds of the event loop at most.
+A page may thus be short, or empty, and end before the head, as the log's own pages may."""
+
+
 class RecentEvents:
     """A bounded window over the log's end.
 
@@ -97,7 +102,8 @@ class RecentEvents:
     def _page_by_scan(self, selector: Selector, after: int, limit: int) -> Page:
         records: list[Record] = []
         wanted: dict[str, bool] = {}
-        for offset in range(after + 1, self.head + 1):
+        end = min(self.head, after + SCANNED_AT_ONCE)
+        for offset in range(after + 1, end + 1):
             record = self._records[offset]
             topic = record.event.topic
             wants = wanted.get(topic)
@@ -107,7 +113,7 @@ class RecentEvents:
                 records.append(record)
                 if len(records) == limit:
                     return Page(records, offset, complete=True)
-        return Page(records, self.head, complete=True)
+        return Page(records, end, complete=True)
 
     def _evict(self) -> None:
         record = self._records.pop(self.start + 1)
