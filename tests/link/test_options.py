@@ -17,6 +17,7 @@ from gapless.testing import make_certificates
         ({"name": "a/b"}, "name"),
         ({"subscribe_qos": 3}, "subscribe_qos"),
         ({"publish_qos": 0}, "publish_qos"),
+        ({"publish_qos": 1, "publish_qos_least": 2}, "publish_qos_least"),
         ({"window": 0}, "window"),
         ({"reconnect_min": 2.0, "reconnect_max": 1.0}, "reconnect_min"),
         ({"keepalive": 0}, "keepalive"),

@@ -239,6 +239,14 @@ async def test_limits_of_the_broker_are_kept() -> None:
         assert gateway.link.stats.too_large == 1
 
 
+async def test_least_qos_raises_what_came_with_a_lower_one() -> None:
+    async with scripted() as broker, side(options(broker.url, publish_qos_least=2)) as gateway:
+        await publish(gateway, 1, qos=0)
+        await publish(gateway, 2, qos=1)
+        assert [(await broker.sessions[-1].get(Publish)).qos for _ in range(2)] == [2, 2]
+        await gateway.settled()
+
+
 async def test_broker_without_any_acknowledgement() -> None:
     async with scripted(connack=Properties(maximum_qos=0)) as broker, side(options(broker.url)) as gateway:
         await publish(gateway, 1, 2)

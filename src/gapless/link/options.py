@@ -29,6 +29,8 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         publish: topic filters of events to publish; default: all topics of the topic map.
         subscribe_qos: highest QoS of messages taken in. (At 0 the broker keeps nothing for us.)
         publish_qos: highest QoS used for publishing, 1 or 2.
+        publish_qos_least: lowest QoS used for publishing; 2 makes every event exactly once on its
+            way to the broker, whatever QoS it came with, for two more packets each.
         keepalive: of MQTT §3.1.2.10; a dead connection is noticed within about 1.5 of it.
         window: most messages published and not acknowledged yet.
         receive_maximum: most messages that an MQTT 5 broker sends unacknowledged (§3.1.2.11.3).
@@ -56,6 +58,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     publish: tuple[str, ...] | None = None
     subscribe_qos: int = 2
     publish_qos: int = 2
+    publish_qos_least: int = 1
     keepalive: int = 30
     window: int = 100
     receive_maximum: int = 1000
@@ -77,6 +80,7 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for option, value, low, high in (
             ("subscribe_qos", self.subscribe_qos, 0, 2),
             ("publish_qos", self.publish_qos, 1, 2),
+            ("publish_qos_least", self.publish_qos_least, 1, self.publish_qos),
             ("keepalive", self.keepalive, 1, 65535),
             ("window", self.window, 1, 10_000),
             ("receive_maximum", self.receive_maximum, 1, 65535),

@@ -101,9 +101,9 @@ class Outgoing:
         return any(matches(pattern, event.topic) for pattern in patterns)
 
     def qos(self, connection: Connection, event: Event) -> int:
-        """At least 1, so that nothing is lost, unless the broker offers only 0."""
+        """The event's own, within the options' bounds (at least 1) and what the broker offers."""
         highest = connection.properties.maximum_qos
-        wanted = max(1, min(event.qos, self._options.publish_qos))
+        wanted = max(self._options.publish_qos_least, min(event.qos, self._options.publish_qos))
         return wanted if highest is None else min(wanted, highest)
 
     def encode(self, connection: Connection, record: Record, *, qos: int, dup: bool) -> bytes | None:
