@@ -8,7 +8,6 @@ from heapq import merge
 from gapless.event import Record
 from gapless.eventlog.contract import Page, Selector
 
-
 SCANNED_AT_ONCE = 4_000
 """Events that one page by filters looks through: a few milliseconds of the event loop at most.
 A page may thus be short, or empty, and end before the head, as the log's own pages may."""
