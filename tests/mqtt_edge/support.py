@@ -76,10 +76,14 @@ class Node:
 
     async def publish(self, topic: str, data: object, *, qos: int = 1, retain: bool = False) -> Accepted:
         """Publish by a door other than MQTT."""
+        return await self.publish_soon(topic, data, qos=qos, retain=retain)
+
+    def publish_soon(self, topic: str, data: object, *, qos: int = 1, retain: bool = False) -> asyncio.Future[Accepted]:
+        """The same, without waiting."""
         publication = Publication(
             envelope=read_envelope({"data": data}), origin=Origin("python"), topic=topic, qos=qos, retain=retain
         )
-        return await self.ingress.submit(publication)
+        return self.ingress.submit(publication)
 
 
 @asynccontextmanager
