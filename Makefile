@@ -35,7 +35,7 @@ demo: setup ## every transport at once: five events, a live table, a page to wat
 	@$(BIN)/gapless demo
 
 test: setup-test ## the tests
-	@$(BIN)/pytest -n 4 --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: setup-test
 	@echo "==> ruff"

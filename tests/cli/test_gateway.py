@@ -64,11 +64,13 @@ async def test_publishing_the_same_id_again_is_one_event(gateway: Gateway, door:
         done = await gapless("publish", "--door", door, *arguments, "--json")
         assert done.code == 0, done
         assert done.lines[0]["id"] == lead
+    last = await gapless("publish", "--door", door, *arguments[:-1], f"{lead}-end", "--json")
+    assert last.code == 0, last
     found = await gapless(
         *("subscribe", "--url", gateway.http, "--rooms", f"lead:{lead}", "--after", "start", "--json"),
-        *("--transport", "poll", "--count", "2", "--timeout", "1"),
+        *("--transport", "poll", "--count", "2", "--timeout", "30"),
     )
-    assert [line["id"] for line in found.lines] == [lead]
+    assert [line["id"] for line in found.lines] == [lead, f"{lead}-end"]
 
 
 async def test_data_comes_from_a_file_or_from_standard_input(gateway: Gateway, tmp_path: Path) -> None:
