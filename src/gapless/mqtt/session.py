@@ -220,7 +220,8 @@ class Session:
             The position to go on from: an older one where history is to be sent.
         """
         old = self.subscriptions.get(subscription.filter)
-        if old is not None and not history:
+        if old is not None and (not history or old.since <= subscription.since <= position):
+            # What lies between its old beginning and the position was delivered through it.
             subscription = msgspec.structs.replace(subscription, since=old.since)
         elif history and not subscription.shared and subscription.since < position:
             self._remember_delivered(position)
