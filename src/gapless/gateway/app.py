@@ -87,7 +87,6 @@ class Gateway:
         )
         self.app = self._make_app()
         self._server: _Server | None = None
-        self._tasks: asyncio.TaskGroup | None = None
         self._running: asyncio.Task[None] | None = None
         self._mqtt_port: int | None = None
         self._http_port = 0

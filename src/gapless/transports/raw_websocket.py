@@ -65,11 +65,6 @@ class LendingWebSocket(WebSocketsSansIOProtocol):
         if scope is not None:
             scope.setdefault("extensions", {})[SCOPE_KEY] = self
 
-    @property
-    def buffered(self) -> int:
-        """Bytes written but not yet taken by the kernel."""
-        return self.transport.get_write_buffer_size()
-
     def write(self, frames: bytes) -> bool:
         """Write finished frames; False where the connection is already gone."""
         if self.transport.is_closing():

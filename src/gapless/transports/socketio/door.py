@@ -36,7 +36,7 @@ class SocketIoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         ping_interval, ping_timeout: seconds between server pings, and until a silent client is gone.
         max_message_bytes: largest message from a client, in bytes.
         max_rooms: most rooms one client may subscribe to.
-        recovery_seconds: how long a disconnected client's rooms are remembered; None: as long as the log.
+        recovery_seconds: how long a disconnected client's rooms are remembered, in seconds.
         polling_queue: events that may wait for one polling client before it is fed from the log.
         admissions: clients connecting at a time; others wait.
         cors_allowed_origins: origins of other sites that may connect; empty: the own origin only.
@@ -80,7 +80,7 @@ class SocketIoDoor:
         self._clients: dict[str, Client] = {}
         self._by_room: dict[str, dict[str, Client]] = {}
         self._recoveries: dict[str, _Recovery] = {}  # by Engine.IO session, while connecting
-        self._resuming: dict[str, str] = {}
+        self._resuming: set[str] = set()  # their pids
         self._lost: set[str] = set()  # Engine.IO sessions whose clients could not be recovered
         self.recovered = 0
         self.not_recovered = 0
@@ -193,7 +193,7 @@ class SocketIoDoor:
         predecessor = self._clients.get(session.sid)
         if predecessor is not None and predecessor.pid == pid:
             await self.server.eio.drop(predecessor.eio_sid, self.server.reason.TRANSPORT_ERROR)
-        self._resuming[pid] = eio_sid
+        self._resuming.add(pid)
         self._recoveries[eio_sid] = _Recovery(pid, session, cursor)
         return session.sid
 
@@ -202,7 +202,7 @@ class SocketIoDoor:
         self._lost.discard(eio_sid)
         recovery = self._recoveries.pop(eio_sid, None)
         if recovery is not None:
-            self._resuming.pop(recovery.pid, None)
+            self._resuming.discard(recovery.pid)
 
     def _cursor_from(self, offset: object) -> Cursor | None:
         if not isinstance(offset, str):

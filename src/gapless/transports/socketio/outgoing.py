@@ -147,11 +147,6 @@ class OutgoingQueue(asyncio.Queue[Any]):
         if self._raw is not None:
             self._raw.abort()
 
-    @property
-    def buffered(self) -> int:
-        """Bytes in the socket's buffer, or 0 for polling clients."""
-        return self._raw.buffered if self._raw is not None and self._attached else 0
-
     def _set_full(self) -> None:
         if not self.stalled:
             self.stalled = True
