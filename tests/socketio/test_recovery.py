@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gapless.auth import Credentials, DevelopmentGate, Identity
 from gapless.config import Settings
-from gapless.eventlog import Retention
+from gapless.eventlog import MemoryLog, Retention, StateKind
 from gapless.gateway import Gateway
 from gapless.testing import Link, run_gateway
-from tests.socketio.conftest import JsClient, js_client
+from tests.socketio.conftest import SETTINGS, JsClient, js_client
 
 pytestmark = pytest.mark.needs_node
 
 TRANSPORTS = [["websocket"], ["polling"], ["polling", "websocket"]]
+
+
+class SlowGate(DevelopmentGate):
+    """Lets everybody in, once it is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = asyncio.Event()
+        self.open.set()
+        self._asked = asyncio.Semaphore(0)
+
+    async def authenticate(self, credentials: Credentials) -> Identity:
+        if not self.open.is_set():
+            self._asked.release()
+        await self.open.wait()
+        return await super().authenticate(credentials)
+
+    async def waiting(self, count: int) -> None:
+        """Until so many wait at the closed gate."""
+        for _ in range(count):
+            await self._asked.acquire()
 
 
 async def publish(gateway: Gateway, *numbers: int) -> None:
@@ -88,6 +110,49 @@ async def test_a_wanted_disconnect_is_the_end_of_the_session(gateway: Gateway, j
         await publish(gateway, 0)
         await client.do("connect-again")
         assert (await client.next("connect"))["recovered"] is False
+
+
+async def test_of_two_that_come_back_at_once_the_last_keeps_the_session(js: Path) -> None:
+    """A client's first attempt may still be on its way when its second one arrives."""
+    gate = SlowGate()
+    async with Gateway(SETTINGS, gate=gate) as gateway, AsyncExitStack() as stack:
+        first, second, third = [await stack.enter_async_context(js_client(js)) for _ in range(3)]
+        await first.connect(gateway.http_url)
+        await first.request("subscribe", {"rooms": ["lead:1"]})
+        (pid,) = [client.pid for client in gateway.socketio._clients.values()]
+        await publish(gateway, 0)
+        assert await first.numbers(1) == [0]
+        gate.open.clear()
+        auth = {"pid": pid, "offset": gateway.hub.position()}
+        async with asyncio.TaskGroup() as group:
+            answers = [
+                group.create_task(client.connect(gateway.http_url, auth=auth, reconnection=False))
+                for client in (second, third)
+            ]
+            await gate.waiting(2)
+            gate.open.set()
+        (client,) = gateway.socketio._clients.values()
+        assert (client.pid, gateway.socketio.recovered) == (pid, 2)
+        assert {answer.result()["id"] for answer in answers} == {client.sid}
+
+
+async def test_a_session_is_kept_while_its_client_is_there_and_forgotten_after_it(js: Path) -> None:
+    now = [1e9]
+    log = MemoryLog()
+    gateway = Gateway(SETTINGS, log=log)
+    gateway.socketio._clock = lambda: now[0]
+    async with gateway, js_client(js) as client:
+        await client.connect(gateway.http_url, reconnection=False)
+        await client.request("subscribe", {"rooms": ["lead:1"]})
+        for _ in range(3):
+            now[0] += gateway.socketio.options.recovery_seconds - 1
+            await gateway.socketio.tend_sessions()
+            assert len(await log.all_state(StateKind.SOCKETIO_SESSION)) == 1
+        (connected,) = gateway.socketio._clients.values()
+        await gateway.socketio.server.eio.drop(connected.eio_sid, "transport error")
+        now[0] += gateway.socketio.options.recovery_seconds + 1
+        await gateway.socketio.tend_sessions()
+        assert not await log.all_state(StateKind.SOCKETIO_SESSION)
 
 
 async def test_too_late_is_said_with_the_new_position(js: Path) -> None:

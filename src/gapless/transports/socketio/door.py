@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time as _time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import socketio
@@ -26,6 +26,9 @@ from gapless.transports.socketio.server import Server
 from gapless.transports.socketio.sessions import SessionStore, StoredSession, new_pid, subscriptions_of
 
 logger = logging.getLogger("gapless.socketio")
+
+TEND_INTERVAL = 3600.0
+"""Seconds between two looks at what sessions may be forgotten."""
 
 
 class SocketIoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,9 +82,9 @@ class SocketIoDoor:
         self._sessions = SessionStore(log)
         self._clients: dict[str, Client] = {}
         self._by_room: dict[str, dict[str, Client]] = {}
-        self._recoveries: dict[str, _Recovery] = {}  # by Engine.IO session, while connecting
-        self._resuming: set[str] = set()  # their pids
-        self._lost: set[str] = set()  # Engine.IO sessions whose clients could not be recovered
+        self._arrivals: dict[str, _Arrival] = {}  # clients that come back, by Engine.IO session, while connecting
+        self._resuming: dict[str, asyncio.Event] = {}  # their pids; set once they are in
+        self._tending: asyncio.Task[None] | None = None
         self.recovered = 0
         self.not_recovered = 0
         self.refused = 0
@@ -115,17 +118,38 @@ class SocketIoDoor:
 
     async def start(self) -> None:
         """Begin: forget sessions that are too old, then take part in the fan-out."""
-        before = int((self._clock() - self.options.recovery_seconds) * 1000)
-        forgotten = await self._sessions.purge(before=before)
-        if forgotten:
-            logger.info("forgot %d sessions that nobody came back for", forgotten)
+        await self.tend_sessions()
+        self._tending = asyncio.create_task(self._tend_regularly(), name="socketio-sessions")
         self._hub.add(self)
 
     async def stop(self) -> None:
         """End every connection; clients come back elsewhere, or after the restart."""
         self._hub.remove(self)
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.wait([self._tending])
         await self.server.eio.close_all()
         await self.server.shutdown()
+
+    async def tend_sessions(self) -> None:
+        """Note of those connected that they are; forget sessions that nobody came back for.
+
+        Raises:
+            LogUnavailable: the log is closed.
+        """
+        await self._sessions.save_all((client.pid, self._session_of(client)) for client in self._clients.values())
+        before = int((self._clock() - self.options.recovery_seconds) * 1000)
+        forgotten = await self._sessions.purge(before=before)
+        if forgotten:
+            logger.info("forgot %d sessions that nobody came back for", forgotten)
+
+    async def _tend_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(TEND_INTERVAL)
+            try:
+                await self.tend_sessions()
+            except Exception:
+                logger.exception("old sessions could not be removed; trying again")
 
     @property
     def connections(self) -> int:
@@ -179,8 +203,12 @@ class SocketIoDoor:
             identity = await self._gate.authenticate(_credentials(auth, environ))
         except Unauthorized:
             return None  # refused in `_on_connect`, and nobody's session was touched
+        while (others := self._resuming.get(pid)) is not None:
+            await others.wait()  # one at a time: the last one to come keeps the session
+        self._resuming[pid] = asyncio.Event()
+        arrival = self._arrivals[eio_sid] = _Arrival(pid, identity)
         cursor = self._cursor_from(auth.get("offset"))
-        session = await self._sessions.load(pid) if pid not in self._resuming else None
+        session = await self._sessions.load(pid)
         if session is not None and session.user_id != identity.user_id:
             logger.warning("a client showed the pid of another user's session %s", session.sid)
             session = None
@@ -188,21 +216,18 @@ class SocketIoDoor:
             cursor = self._hub.cursor_at(Position(self._hub.epoch, session.start))
         if session is None or cursor is None or not cursor.complete:
             self.not_recovered += 1
-            self._lost.add(eio_sid)
             return None
         predecessor = self._clients.get(session.sid)
         if predecessor is not None and predecessor.pid == pid:
             await self.server.eio.drop(predecessor.eio_sid, self.server.reason.TRANSPORT_ERROR)
-        self._resuming.add(pid)
-        self._recoveries[eio_sid] = _Recovery(pid, session, cursor)
+        arrival.session, arrival.cursor = session, cursor
         return session.sid
 
     def settled(self, eio_sid: str) -> None:
         """See `Lifecycle.settled`."""
-        self._lost.discard(eio_sid)
-        recovery = self._recoveries.pop(eio_sid, None)
-        if recovery is not None:
-            self._resuming.discard(recovery.pid)
+        arrival = self._arrivals.pop(eio_sid, None)
+        if arrival is not None:
+            self._resuming.pop(arrival.pid).set()
 
     def _cursor_from(self, offset: object) -> Cursor | None:
         if not isinstance(offset, str):
@@ -229,26 +254,29 @@ class SocketIoDoor:
             client.feed()
 
     async def _on_connect(self, sid: str, environ: Mapping[str, Any], auth: object) -> None:
+        eio_sid: str = self.server.manager.eio_sid_from_sid(sid, "/")
+        arrival = self._arrivals.get(eio_sid)
+        session = None if arrival is None else arrival.session
         try:
-            identity = await self._gate.authenticate(_credentials(auth, environ))
+            identity = (
+                await self._gate.authenticate(_credentials(auth, environ)) if arrival is None else arrival.identity
+            )
         except Unauthorized as error:
             self.refused += 1
             raise socketio.exceptions.ConnectionRefusedError(error.message, error.to_wire()) from error
-        eio_sid: str = self.server.manager.eio_sid_from_sid(sid, "/")
-        recovery = self._recoveries.get(eio_sid)
         client = Client(
             sid=sid,
             eio_sid=eio_sid,
-            pid=new_pid() if recovery is None else recovery.pid,
+            pid=new_pid() if arrival is None or session is None else arrival.pid,
             identity=identity,
             queue=self.server.eio.sockets[eio_sid].queue,
             hub=self._hub,
-            cursor=Cursor(self._hub.head) if recovery is None else recovery.cursor,
+            cursor=Cursor(self._hub.head) if arrival is None or arrival.cursor is None else arrival.cursor,
         )
-        client.lost = eio_sid in self._lost
-        if recovery is not None:
+        client.lost = arrival is not None and session is None
+        if session is not None:
             self.recovered += 1
-            await self._restore(client, recovery.session)
+            await self._restore(client, session)
         self._clients[sid] = client
         client.queue.readers.append(client)
         self._index(client, client.subscriptions.since)
@@ -284,8 +312,11 @@ class SocketIoDoor:
             await self._save(client)
 
     def _save(self, client: Client) -> Awaitable[None]:
+        return self._sessions.save_all([(client.pid, self._session_of(client))])
+
+    def _session_of(self, client: Client) -> StoredSession:
         subscriptions = client.subscriptions
-        session = StoredSession(
+        return StoredSession(
             sid=client.sid,
             user_id=client.identity.user_id,
             epoch=self._hub.epoch,
@@ -294,7 +325,6 @@ class SocketIoDoor:
             windows=subscriptions.windows,
             seen=int(self._clock() * 1000),
         )
-        return self._sessions.save(client.pid, session)
 
     def _index(self, client: Client, rooms: Iterable[str]) -> None:
         for room in rooms:
@@ -419,10 +449,16 @@ def _quiet(name: str) -> logging.Logger:
     return library
 
 
-class _Recovery(NamedTuple):
-    pid: str
-    session: StoredSession
-    cursor: Cursor
+class _Arrival:
+    """A client that comes back, while it connects; without a session it could not be recovered."""
+
+    __slots__ = ("cursor", "identity", "pid", "session")
+
+    def __init__(self, pid: str, identity: Identity) -> None:
+        self.pid = pid
+        self.identity = identity
+        self.session: StoredSession | None = None
+        self.cursor: Cursor | None = None
 
 
 def _credentials(auth: object, environ: Mapping[str, Any]) -> Credentials:

@@ -101,6 +101,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         super().__init__(client_manager=Manager(), **options)
         self._served = namespace
         self._admission = asyncio.Semaphore(admissions)
+        self._connecting: set[str] = set()
 
     def _engineio_server_class(self) -> type[Engine]:
         return Engine
@@ -109,6 +110,15 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         if (namespace or "/") != self._served:
             await super()._handle_connect(eio_sid, namespace, data)
             return
+        if eio_sid in self._connecting:
+            return  # the first CONNECT is answered; a second one at once says nothing new
+        self._connecting.add(eio_sid)
+        try:
+            await self._admit(eio_sid, namespace, data)
+        finally:
+            self._connecting.discard(eio_sid)
+
+    async def _admit(self, eio_sid: str, namespace: str | None, data: Any) -> None:
         async with self._admission:
             try:
                 if isinstance(data, dict) and isinstance(data.get("pid"), str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from asyncio import Future
+from collections.abc import Iterable
 
 import msgspec
 
@@ -51,9 +52,11 @@ class SessionStore:
     def __init__(self, log: EventLog) -> None:
         self._log = log
 
-    def save(self, pid: str, session: StoredSession) -> Future[None]:
-        """Store a session; the future resolves once it survives a kill of the process."""
-        return self._log.write_state([StateWrite(StateKind.SOCKETIO_SESSION, pid, _encode(session))], durable=False)
+    async def save_all(self, sessions: Iterable[tuple[str, StoredSession]]) -> None:
+        """Store sessions by pid; returns once they survive a kill of the process."""
+        writes = [StateWrite(StateKind.SOCKETIO_SESSION, pid, _encode(session)) for pid, session in sessions]
+        if writes:
+            await self._log.write_state(writes, durable=False)
 
     async def load(self, pid: str) -> StoredSession | None:
         """A session of this life of the log, or None."""
