@@ -7,6 +7,7 @@ import secrets
 import time as _time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NewType
 
 import msgspec
@@ -174,8 +175,13 @@ class EventIds:
 
 def format_time(milliseconds: int) -> str:
     """RFC 3339 in UTC with milliseconds: `2026-01-31T09:30:00.125Z`."""
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment.isoformat()[:19]}.{milliseconds % 1000:03d}Z"  # strftime takes eight times as long
+    seconds, milliseconds = divmod(milliseconds, 1000)
+    return f"{_format_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(256)
+def _format_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]  # strftime takes eight times as long
 
 
 def parse_time(value: object) -> int | None:

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from gapless.mqtt.codes import ReasonCode
 from gapless.mqtt.errors import MqttEncodeError, MqttProtocolError
@@ -268,7 +269,10 @@ def _check_value(identifier: int, name: str, kind: _Kind, value: Any) -> Any:
 
 
 _BY_NAME: Final = {name: (identifier, kind) for identifier, (name, kind) in FIELDS.items()}
-_ENCODE_ORDER: Final = tuple((name, *_BY_NAME[name]) for name in Properties.__struct_fields__)
+#: name, identifier and writer of each field, in the order of the struct's fields
+_ENCODE_ORDER: Final = tuple(
+    (name, _BY_NAME[name][0], _WRITE[_BY_NAME[name][1]]) for name in Properties.__struct_fields__
+)
 
 
 def encode_properties(properties: Properties | None, context: PropertyContext) -> bytes:
@@ -281,13 +285,11 @@ def encode_properties(properties: Properties | None, context: PropertyContext) -
         return b"\x00"
     allowed = ALLOWED[context]
     out = bytearray()
-    for name, identifier, kind in _ENCODE_ORDER:
-        value = getattr(properties, name)
+    for value, (name, identifier, write) in zip(astuple(properties), _ENCODE_ORDER, strict=True):
         if value is None or value == []:
             continue
         if identifier not in allowed:
             raise MqttEncodeError(f"{context.value} has no property {name}")
-        write = _WRITE[kind]
         for item in value if isinstance(value, list) else (value,):
             out.append(identifier)
             out += write(item, name)

@@ -183,4 +183,7 @@ def encode_string(value: str, what: str) -> bytes:
         raise MqttEncodeError(f"{what} contains a surrogate") from error
     if b"\0" in raw:
         raise MqttEncodeError(f"{what} contains U+0000")
-    return encode_binary(raw, what)
+    size = len(raw)
+    if size > MAX_STRING_BYTES:
+        raise MqttEncodeError(f"{what} is too long", size=size, limit=MAX_STRING_BYTES)
+    return size.to_bytes(2, "big") + raw

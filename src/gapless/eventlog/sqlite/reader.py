@@ -163,10 +163,12 @@ def _find_offsets(
     found: list[int] = []
     looked_at = 0
     blocks_at_once = 1
+    topics_at_once = min(limit, _TOPICS_AT_ONCE)  # where most match, no more are looked at than are wanted
     position = start
     while position < upto and looked_at < _MOST_LOOKED_AT:
         if selector.filters:
-            end = min(upto, position + _TOPICS_AT_ONCE)
+            end = min(upto, position + topics_at_once)
+            topics_at_once = min(4 * topics_at_once, _TOPICS_AT_ONCE)
         else:
             first_block = (position + 1) >> BLOCK_BITS
             end = min(upto, ((first_block + blocks_at_once) << BLOCK_BITS) - 1)

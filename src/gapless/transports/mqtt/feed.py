@@ -102,6 +102,11 @@ class Feed(Cursor):
         return self._reading
 
     @property
+    def read_ahead(self) -> bool:
+        """Whether records are at hand that `turn` has not come to yet."""
+        return bool(self._ahead)
+
+    @property
     def where(self) -> int:
         """Offset up to which everything was delivered, behind or live."""
         return max(self.position, self.hub.head) if self.live else self.position

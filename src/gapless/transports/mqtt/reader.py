@@ -324,10 +324,11 @@ class Reader(Feed):
             return self._send_retained(batch)
         if self.live:
             return False
-        start = self.session.start_of_interest(self.position)
-        if start > self.position:
-            self.position = min(start, self.hub.head)
-            return True
+        if not self.read_ahead:
+            start = self.session.start_of_interest(self.position)
+            if start > self.position:
+                self.position = min(start, self.hub.head)
+                return True
         record = self.peek()
         if record is not None:
             if batch is not None and record.offset > batch.place:
