@@ -531,19 +531,19 @@ class RetentionContract(LogContract):
 
     async def test_nothing_to_trim(self, bench: Bench, log: EventLog) -> None:
         await log.append(make_events(3))
-        assert await log.trim(now=bench.clock.now) == 0
+        assert await log.trim(now=bench.clock.now) == (0, 0)
         assert (log.head, log.oldest) == (3, 1)
 
     async def test_without_bounds_nothing_goes(self, bench: Bench) -> None:
         log = await bench.open(retention=Retention(None, None))
         await log.append(make_events(3))
-        assert await log.trim(now=bench.clock.now + 10**9) == 0
+        assert await log.trim(now=bench.clock.now + 10**9) == (0, 0)
 
     async def test_by_bytes(self, bench: Bench) -> None:
         size = make_event(1).size
         log = await bench.open(retention=Retention(None, 3 * size))
         await log.append(make_events(8))
-        assert await log.trim(now=bench.clock.now) == 5
+        assert await log.trim(now=bench.clock.now) == (5, 0)
         assert (log.head, log.oldest) == (8, 6)
         assert offsets_of((await log.read(EVERYTHING, 5)).records) == [6, 7, 8]
 
@@ -552,7 +552,7 @@ class RetentionContract(LogContract):
         for start in (1, 3, 5):
             await log.append(make_events(2, start=start))
             bench.clock.now += 40
-        assert await log.trim(now=bench.clock.now) == 4
+        assert await log.trim(now=bench.clock.now) == (4, 0)
         assert (log.head, log.oldest) == (6, 5)
 
     async def test_clock_that_steps_back_keeps_the_order(self, bench: Bench) -> None:
@@ -560,8 +560,26 @@ class RetentionContract(LogContract):
         await log.append([make_event(1)])
         bench.clock.now -= 1000
         await log.append([make_event(2)])
-        assert await log.trim(now=bench.clock.now + 1030) == 0
-        assert await log.trim(now=bench.clock.now + 1061) == 2
+        assert await log.trim(now=bench.clock.now + 1030) == (0, 0)
+        assert await log.trim(now=bench.clock.now + 1061) == (2, 0)
+
+    async def test_what_somebody_still_has_to_read_is_kept(self, bench: Bench) -> None:
+        log = await bench.open(retention=Retention(60.0, 3 * make_event(1).size))
+        await log.append(make_events(8))
+        assert await log.trim(now=bench.clock.now, keep_after=2) == (2, 3)
+        assert log.oldest == 3
+        assert await log.trim(now=bench.clock.now, keep_after=0) == (0, 3)
+        assert await log.trim(now=bench.clock.now + 100, keep_after=2) == (0, 6)
+        assert offsets_of((await log.read(EVERYTHING, 2)).records) == [3, 4, 5, 6, 7, 8]
+        assert await log.trim(now=bench.clock.now, keep_after=7) == (3, 0)
+        assert await log.trim(now=bench.clock.now + 100) == (3, 0)
+        assert await log.trim(now=bench.clock.now + 100, keep_after=2) == (0, 0)
+
+    async def test_more_than_one_chunk_up_to_what_is_kept(self, bench: Bench) -> None:
+        log = await bench.open(retention=Retention(None, 0))
+        await log.append(make_events(2500))
+        assert await log.trim(now=bench.clock.now, keep_after=2000) == (2000, 500)
+        assert await log.trim(now=bench.clock.now, keep_after=2000) == (0, 500)
 
     async def test_reads_say_that_events_are_gone(self, bench: Bench) -> None:
         log = await bench.open(retention=Retention(None, 3 * make_event(1).size))
@@ -579,7 +597,7 @@ class RetentionContract(LogContract):
         options = {"retention": Retention(None, 0)}
         log = await bench.open(**options)
         await log.append(make_events(4))
-        assert await log.trim(now=bench.clock.now) == 4
+        assert await log.trim(now=bench.clock.now) == (4, 0)
         assert (log.head, log.oldest) == (4, 5)
         assert await log.read(EVERYTHING, 3) == ([], 4, False)
         assert await log.read(EVERYTHING, 4) == ([], 4, True)
@@ -607,7 +625,7 @@ class RetentionContract(LogContract):
         while not trimming.done():
             await log.append([make_event(number)])
             number += 1
-        removed = await trimming
+        removed = (await trimming).removed
         assert removed >= 9000
         assert log.head == number - 1
         assert log.oldest == removed + 1

@@ -195,8 +195,7 @@ class TestQos2ExactlyOnce:
 
     @staticmethod
     async def stored(log: MemoryLog) -> dict[str, bytes]:
-        state = await log.all_state(StateKind.PUMP)
-        return {key: value for key, value in state.items() if key.startswith("broker/in/")}
+        return await log.all_state(StateKind.LINK_RECEIVED)
 
     async def test_sent_again_after_pubrec_was_lost(self) -> None:
         async with pair() as (broker, gateway, session):

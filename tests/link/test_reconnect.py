@@ -8,12 +8,16 @@ import random
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from gapless.config import Settings
 from gapless.eventlog import Retention
 from gapless.eventlog.memory import MemoryLog
 from gapless.eventlog.sqlite import SqliteLog
+from gapless.gateway import Gateway
 from gapless.testing import BrokerConfig, Link, run_broker
 from tests.link.support import PATIENCE, Side, once_in_order, options, pump_position, side, stock
 
@@ -22,6 +26,7 @@ pytestmark = pytest.mark.needs_mosquitto
 KEEPING = BrokerConfig(max_queued_messages=0, save_every_change=True)
 ALL = list(range(1000))
 TOPIC = "crm/leads/1/updated"
+READER: dict[str, Any] = {"client_id": "reader", "clean": False}
 
 
 @pytest.mark.parametrize("qos", [1, 2])
@@ -277,21 +282,55 @@ async def test_broker_away_at_the_start() -> None:
             await gateway.stop()
 
 
-async def test_events_gone_by_retention_are_counted_and_the_rest_is_published() -> None:
+async def test_retention_waits_for_the_broker(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(port=0, mqtt_port=None, data=None, recent_events=1)  # memory does not help
     log = MemoryLog(retention=Retention(seconds=None, bytes=3000))
-    async with run_broker(KEEPING) as broker, side(options(broker.url), log=log) as gateway:
-        async with stock(broker.port, "crm/#", client_id="reader", clean=False) as client:
+    async with run_broker(KEEPING) as broker:
+        changed = msgspec.structs.replace(settings, link=options(broker.url))
+        async with Gateway(changed, log=log) as gateway, stock(broker.port, "crm/#", **READER) as client:
+            link = gateway.link
+            assert link is not None
+            await asyncio.wait_for(link.wait_connected(), PATIENCE)
             await client.synced(broker.port)
             await broker.stop()
-            await gateway.link.wait_disconnected()
-            gateway.hub._recent._max_events = 1  # memory does not help
-            await gateway.publish(30)
-            removed = await log.trim(now=0)
-            assert 0 < removed < 30
+            await link.wait_disconnected()
+            for n in range(30):
+                await gateway.publish(topic="crm/leads/1/updated", data={"n": n})
+            for _ in range(2):
+                await gateway._apply_retention()
+            assert log.oldest == 1
+            assert 0 < link.held < 30
+            assert f"({link.held} now)" in caplog.text
+            assert caplog.text.count("mend the broker") == 1
             await broker.start()
+            messages = await client.wait(30)
+            assert [m.n for m in messages] == list(range(30))
+            while link.pump.stored_position != log.head:
+                await asyncio.sleep(0.005)  # its own progress tells nobody
+            await gateway._apply_retention()
+            assert log.oldest > 20
+            assert (link.held, link.stats.missed) == (0, 0)
+
+
+async def test_events_gone_while_the_link_was_off_are_counted_and_the_rest_is_published() -> None:
+    log = MemoryLog(retention=Retention(seconds=None, bytes=3000))
+    async with run_broker(KEEPING) as broker:
+        async with stock(broker.port, "crm/#", client_id="reader", clean=False) as client:
+            async with side(options(broker.url), log=log):
+                pass
+            gateway = Side(options(broker.url), log=log)
+            await log.open(gateway.hub.deliver)
+            await gateway.publish(30)
+            removed, held = await log.trim(now=0)
+            assert 0 < removed < 30
+            assert held == 0
+            await log.close()
+            gateway = Side(options(broker.url), log=log)
+            await gateway.start()
             messages = await client.wait(30 - removed)
             assert [m.n for m in messages] == list(range(removed, 30))
             assert gateway.link.stats.missed == removed
+            await gateway.stop()
 
 
 async def test_silent_network_is_noticed_and_left() -> None:

@@ -10,6 +10,7 @@ from gapless.eventlog.contract import (
     Selector,
     StateKind,
     StateWrite,
+    Trimmed,
 )
 from gapless.eventlog.memory import MemoryLog
 from gapless.eventlog.sqlite import SqliteLog
@@ -26,4 +27,5 @@ __all__ = [
     "SqliteLog",
     "StateKind",
     "StateWrite",
+    "Trimmed",
 ]

@@ -45,6 +45,8 @@ class StateKind(StrEnum):
     MQTT_SHARE = "mqtt_share"
     SOCKETIO_SESSION = "socketio_session"
     PUMP = "pump"
+    LINK_FILTERS = "link_filters"
+    LINK_RECEIVED = "link_received"
 
 
 class StateWrite(NamedTuple):
@@ -102,6 +104,18 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     seconds: float | None = 7 * 86400.0
     bytes: int | None = 4 << 30
+
+
+class Trimmed(NamedTuple):
+    """What one `trim` did.
+
+    Attributes:
+        removed: events removed.
+        held: events that the retention would have removed, and that `keep_after` kept.
+    """
+
+    removed: int
+    held: int
 
 
 CommittedListener = Callable[[Sequence[Record]], None]
@@ -176,8 +190,12 @@ class EventLog(Protocol):
     async def find(self, event_id: str) -> Record | None:
         """The event with this id, where the log keeps it."""
 
-    async def trim(self, *, now: float) -> int:
-        """Apply the retention; `now` in seconds since the Unix epoch. Returns events removed.
+    async def trim(self, *, now: float, keep_after: int | None = None) -> Trimmed:
+        """Apply the retention. Offsets are never used again, also when nothing is left.
 
-        Offsets are never used again, also when nothing is left.
+        Args:
+            now: seconds since the Unix epoch.
+            keep_after: events after this offset are kept, whatever the retention says: somebody
+                still has to read them. Removing is never ahead of a state write that was made
+                before the call, after a power cut neither.
         """

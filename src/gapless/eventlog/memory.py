@@ -21,6 +21,7 @@ from gapless.eventlog.contract import (
     Selector,
     StateKind,
     StateWrite,
+    Trimmed,
 )
 from gapless.eventlog.encoding import check_state, encode_event
 from gapless.eventlog.epoch import new_epoch
@@ -170,9 +171,9 @@ class MemoryLog:
         await asyncio.sleep(0)
         return self._by_id.get(event_id)
 
-    async def trim(self, *, now: float) -> int:
-        """Apply the retention; `now` in seconds since the Unix epoch. Returns events removed."""
-        return await self._submit(lambda: 0, lambda _: self._trim(now))
+    async def trim(self, *, now: float, keep_after: int | None = None) -> Trimmed:
+        """Apply the retention. See the contract."""
+        return await self._submit(lambda: 0, lambda _: self._trim(now, keep_after))
 
     def _check_open(self) -> None:
         if self._on_committed is None:
@@ -241,14 +242,19 @@ class MemoryLog:
             else:
                 self._state[kind][key] = value
 
-    def _trim(self, now: float) -> int:
+    def _trim(self, now: float, keep_after: int | None) -> Trimmed:
         oldest_kept = -float("inf") if self._retention.seconds is None else now - self._retention.seconds
         most_bytes = float("inf") if self._retention.bytes is None else self._retention.bytes
-        removed = 0
+        removed = held = 0
+        left = self._bytes
         for record, appended in zip(self._records, self._appended, strict=True):
             # Only what was handed out may go: this batch's own events stay.
-            if record.offset > self._head or (appended >= oldest_kept and self._bytes <= most_bytes):
+            if record.offset > self._head or (appended >= oldest_kept and left <= most_bytes):
                 break
+            left -= record.event.size
+            if keep_after is not None and record.offset > keep_after:
+                held += 1
+                continue
             removed += 1
             self._bytes -= record.event.size
             del self._by_id[record.event.id]
@@ -256,7 +262,7 @@ class MemoryLog:
         self._trimmed += removed
         for topic in [t for t, r in self._retained.items() if _expired(r.event, now)]:
             del self._retained[topic]
-        return removed
+        return Trimmed(removed, held)
 
 
 def _expired(event: Event, now: float) -> bool:

@@ -191,12 +191,18 @@ class Gateway:
         while True:
             await asyncio.sleep(TRIM_INTERVAL)
             try:
-                removed = await self.log.trim(now=_time.time())
+                await self._apply_retention()
             except Exception:
                 logger.exception("the log's retention could not be applied; trying again")
-            else:
-                if removed:
-                    logger.info("retention removed %d events", removed)
+
+    async def _apply_retention(self) -> None:
+        """What the external broker has not taken yet stays, whatever the retention says."""
+        keep_after = self.link.pump.stored_position if self.link is not None else None
+        removed, held = await self.log.trim(now=_time.time(), keep_after=keep_after)
+        if removed:
+            logger.info("retention removed %d events", removed)
+        if self.link is not None:
+            self.link.note_held(held)
 
     # --- what people and other programs ask
 

@@ -73,5 +73,11 @@ def link_samples(link: BrokerLink) -> Iterator[Sample]:
     connected = float(link.state.status == "connected")
     yield Sample("gapless_link_connected", "gauge", "1 while the external broker is connected.", connected)
     yield Sample("gapless_link_behind", "gauge", "Events that the external broker has not taken yet.", link.pump.behind)
+    yield Sample(
+        "gapless_link_held_events",
+        "gauge",
+        "Events past the log's retention that are kept until the external broker has taken them.",
+        link.held,
+    )
     for name, value in msgspec.structs.asdict(link.stats).items():
         yield Sample("gapless_link_events", "counter", "What the link counts; see LinkStats.", value, {"kind": name})

@@ -103,7 +103,7 @@ class Inbound:
     async def load(self) -> None:
         """Read the packet identifiers of QoS 2 messages that were not released."""
         prefix = self._key("")
-        for key, value in (await self._log.all_state(StateKind.PUMP)).items():
+        for key, value in (await self._log.all_state(StateKind.LINK_RECEIVED)).items():
             if key.startswith(prefix):
                 self._unreleased[int(key[len(prefix) :])] = _Known(value, None, stored=True)
 
@@ -117,7 +117,7 @@ class Inbound:
             self._unacknowledged.clear()
             stored = [packet_id for packet_id, known in self._unreleased.items() if known.stored]
             if stored:
-                writes = [StateWrite(StateKind.PUMP, self._key(packet_id), None) for packet_id in stored]
+                writes = [StateWrite(StateKind.LINK_RECEIVED, self._key(packet_id), None) for packet_id in stored]
                 await self._log.write_state(writes, durable=True)
             self._unreleased.clear()
         self._acks = deque()
@@ -161,7 +161,7 @@ class Inbound:
         state: Sequence[StateWrite] = ()
         digest = digest_of(packet) if packet.qos else b""
         if packet.qos == 2 and publication.envelope.id is None:
-            state = (StateWrite(StateKind.PUMP, self._key(packet.packet_id), digest),)
+            state = (StateWrite(StateKind.LINK_RECEIVED, self._key(packet.packet_id), digest),)
         try:
             answer = self._ingress.submit(publication, state=state)
         except InvalidRequest as error:  # it can never be taken: the broker is not to send it again
@@ -276,7 +276,7 @@ class Inbound:
         elif not known.stored:
             connection.send(Pubcomp(packet.packet_id))
         else:
-            write = StateWrite(StateKind.PUMP, self._key(packet.packet_id), None)
+            write = StateWrite(StateKind.LINK_RECEIVED, self._key(packet.packet_id), None)
             done = self._log.write_state((write,), durable=True)
             done.add_done_callback(partial(self._on_released, packet.packet_id, known, connection))
 
@@ -291,4 +291,4 @@ class Inbound:
             connection.abort(LinkError("session", "the log cannot take writes", hint="look at the gateway's disk"))
 
     def _key(self, packet_id: int | str) -> str:
-        return f"{self._name}/in/{packet_id}"
+        return f"{self._name}/{packet_id}"

@@ -64,6 +64,7 @@ class BrokerLink:
         state: how it is doing now.
         stats: counters.
         pump: the way out; `pump.behind` tells how many events the broker has not taken yet.
+        held: events past the log's retention that are kept for the broker; see `note_held`.
 
     Raises:
         ConfigError: a certificate or key file cannot be used.
@@ -83,6 +84,7 @@ class BrokerLink:
         options.tls_context()  # wrong files stop the start, not each attempt
         self.options = options
         self.stats = LinkStats()
+        self.held = 0
         self.state = LinkState()
         self._hub = hub
         self._log = log
@@ -181,6 +183,21 @@ class BrokerLink:
         while self.state.status == "connected":
             await self._changed.wait()
         return self.state
+
+    def note_held(self, events: int) -> None:
+        """Say how many events only this link keeps from being removed by the retention.
+
+        Without a bound: none is dropped however long the broker is away. Logged as it begins and ends.
+        """
+        if events and not self.held:
+            logger.warning(
+                "link %s: the broker is so far behind that the log keeps events for longer than its retention "
+                "says (%d now): mend the broker, or take the link out of the configuration to let them go",
+                *(self.options.name, events),
+            )
+        elif self.held and not events:
+            logger.info("link %s: the log keeps nothing beyond its retention any more", self.options.name)
+        self.held = events
 
     # The connection, again and again
 

@@ -102,6 +102,12 @@ class Pump:
         return self._flight.position
 
     @property
+    def stored_position(self) -> int | None:
+        """The position as it is stored: what a process killed right now goes on from. None before `load`."""
+        stored = self._progress.stored
+        return stored.position if stored.epoch == self._hub.epoch else None
+
+    @property
     def behind(self) -> int:
         """Events between the position and the head."""
         return max(0, self._hub.head - self._flight.position)
@@ -309,8 +315,7 @@ class Pump:
         missed = oldest - after - 1
         self._stats.missed += missed
         logger.error(
-            "link %s: retention removed %d events before the broker was there to take them; "
-            "keep events for longer than the broker may be away",
+            "link %s: retention removed %d events that were not published, while the gateway ran without this link",
             *(self._options.name, missed),
         )
 

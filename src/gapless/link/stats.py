@@ -33,7 +33,7 @@ class LinkStats(msgspec.Struct):
         skipped: events not published by the filter, or because they came from this broker.
         expired: events whose time had run out before they could be published.
         too_large: events over the broker's maximum packet size.
-        missed: events that retention removed before they could be published.
+        missed: events that retention removed before they could be published, while no gateway had this link.
         ephemeral: ephemeral events sent.
         ephemeral_dropped: ephemeral events not sent, as the broker was away or slow.
     """

@@ -87,7 +87,7 @@ class Subscriptions:
 
     async def load(self) -> None:
         """Read which filters the broker's session may have."""
-        raw = await self._log.read_state(StateKind.PUMP, self._key)
+        raw = await self._log.read_state(StateKind.LINK_FILTERS, self._options.name)
         self._before = () if raw is None else msgspec.json.decode(raw, type=tuple[str, ...])
 
     async def make(self, connection: Connection, *, session_present: bool) -> list[LinkError]:
@@ -111,7 +111,7 @@ class Subscriptions:
             await self._answer(_UNSUBSCRIBE_ID)
         if self._before != self.filters:
             raw = msgspec.json.encode(self.filters)
-            await self._log.write_state((StateWrite(StateKind.PUMP, self._key, raw),), durable=False)
+            await self._log.write_state((StateWrite(StateKind.LINK_FILTERS, self._options.name, raw),), durable=False)
             self._before = self.filters
         return refused
 
@@ -145,10 +145,6 @@ class Subscriptions:
             return await self._answers.wait(packet_id, seconds=self._options.connect_timeout)
         except TimeoutError as error:
             raise LinkError("subscribe", "the broker does not answer SUBSCRIBE") from error
-
-    @property
-    def _key(self) -> str:
-        return f"{self._options.name}/filters"
 
 
 def _filters(options: LinkOptions, topic_map: TopicMap) -> tuple[str, ...]:

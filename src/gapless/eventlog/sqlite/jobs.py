@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gapless.event import Event, Record
-from gapless.eventlog.contract import Appended, StateKind, StateWrite
+from gapless.eventlog.contract import Appended, StateKind, StateWrite, Trimmed
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -63,10 +63,11 @@ class ReadRetainedJob:
 
 @dataclass(slots=True, frozen=True, eq=False)
 class TrimJob:
-    """Delete one chunk of what the retention no longer keeps; answers how many events."""
+    """Delete one chunk of what the retention no longer keeps."""
 
-    future: Future[int]
+    future: Future[Trimmed]
     now: float
+    keep_after: int | None
     size: int = 100
 
 

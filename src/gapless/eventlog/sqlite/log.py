@@ -21,6 +21,7 @@ from gapless.eventlog.contract import (
     Selector,
     StateKind,
     StateWrite,
+    Trimmed,
 )
 from gapless.eventlog.encoding import check_state, encode_event
 from gapless.eventlog.sqlite.database import Database
@@ -264,18 +265,18 @@ class SqliteLog:
         found = await self._open_readers().run(lambda connection: find_event(connection, event_id))
         return None if found is None else self._record(*found)
 
-    async def trim(self, *, now: float) -> int:
-        """Apply the retention; `now` in seconds since the Unix epoch. Returns events removed.
+    async def trim(self, *, now: float, keep_after: int | None = None) -> Trimmed:
+        """Apply the retention. See the contract.
 
         Appends go on between its chunks. The file does not shrink: later events fill the
         pages that became free.
         """
         removed = 0
         while True:
-            chunk: int = await self._submit(lambda future: TrimJob(future, now))
-            removed += chunk
-            if chunk < CHUNK:
-                return removed
+            chunk: Trimmed = await self._submit(lambda future: TrimJob(future, now, keep_after))
+            removed += chunk.removed
+            if chunk.removed < CHUNK:
+                return Trimmed(removed, chunk.held)
 
     def _record(self, offset: int, event: Event) -> Record:
         return Record(event, offset, f"{self._epoch}:{offset}")

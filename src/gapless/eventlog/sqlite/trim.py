@@ -14,23 +14,27 @@ from gapless.eventlog.sqlite.transaction import Tip
 CHUNK = 1000
 
 
-def trim_chunk(connection: sqlite3.Connection, tip: Tip, *, trimmed: int, retention: Retention, now: float) -> int:
+def trim_chunk(
+    connection: sqlite3.Connection, tip: Tip, *, trimmed: int, retention: Retention, now: float, keep_after: int | None
+) -> tuple[int, int]:
     """Delete at most one chunk of the oldest events, within the open transaction.
 
     The pages they fill are used again by later events: the file keeps its largest size. Of
     the room index whole blocks go, once all their events are gone.
 
     Returns:
-        The new offset through which events are deleted; `trimmed` where none was.
+        The new offset through which events are deleted (`trimmed` where none was), and how many
+        events only `keep_after` keeps.
     """
     cut = _cut(connection, tip, trimmed=trimmed, retention=retention, now=now)
-    through = min(cut, trimmed + CHUNK)
+    allowed = cut if keep_after is None else min(cut, max(keep_after, trimmed))
+    through = min(allowed, trimmed + CHUNK)
     if through > trimmed:
         connection.execute('DELETE FROM events WHERE "offset" <= ?', (through,))
         connection.execute("DELETE FROM event_rooms WHERE block < ?", ((through + 1) >> BLOCK_BITS,))
         connection.execute("UPDATE meta SET value = ? WHERE key = 'trimmed'", (through,))
     connection.execute("DELETE FROM retained WHERE expires <= ?", (int(now * 1000),))
-    return through
+    return through, cut - allowed
 
 
 def _cut(connection: sqlite3.Connection, tip: Tip, *, trimmed: int, retention: Retention, now: float) -> int:

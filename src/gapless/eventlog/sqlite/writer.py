@@ -9,7 +9,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from gapless.errors import GaplessError, LogCorrupt, LogUnavailable
-from gapless.eventlog.contract import Retention
+from gapless.eventlog.contract import Retention, Trimmed
 from gapless.eventlog.sqlite.jobs import AppendJob, Job, Outcome, StopJob, TrimJob, WriteJob
 from gapless.eventlog.sqlite.transaction import Tip, Transaction
 from gapless.eventlog.sqlite.trim import trim_chunk
@@ -176,8 +176,13 @@ class Writer:
     def _trim(self, job: TrimJob) -> Outcome:
         try:
             self._begin(durable=False)  # what a power cut brings back is trimmed again
-            trimmed = trim_chunk(
-                self._connection, self._tip, trimmed=self._trimmed, retention=self._retention, now=job.now
+            trimmed, held = trim_chunk(
+                self._connection,
+                self._tip,
+                trimmed=self._trimmed,
+                retention=self._retention,
+                now=job.now,
+                keep_after=job.keep_after,
             )
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -188,7 +193,8 @@ class Writer:
             self._roll_back(error)
             return Outcome(refused=[(job.future, error)], size=job.size)
         removed, self._trimmed = trimmed - self._trimmed, trimmed
-        return Outcome(answers=[(job.future, removed)], size=job.size, trimmed=trimmed, wrote=removed > 0)
+        answer = Trimmed(removed, held)
+        return Outcome(answers=[(job.future, answer)], size=job.size, trimmed=trimmed, wrote=removed > 0)
 
     def _begin(self, *, durable: bool) -> None:
         if self._suspect:
