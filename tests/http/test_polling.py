@@ -262,7 +262,7 @@ async def test_many_waiters_hear_one_event() -> None:
             _, _, body = (await reader.read()).partition(b"\r\n\r\n")
             assert ids(json.loads(body)) == ["a"]
             writer.close()
-        assert site.doors.polling._waiters._by_room == {}
+        assert site.doors.polling._readers._by_room == {}
 
 
 async def test_polling_on_misses_nothing_while_events_pour_in(site: Site, http: httpx.AsyncClient) -> None:

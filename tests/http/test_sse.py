@@ -213,7 +213,7 @@ async def test_a_client_that_leaves_is_forgotten(site: Site, http: httpx.AsyncCl
     async with stream(http, "rooms=lead:1,org:global"):
         await opened(site)
     await opened(site, 0)
-    assert site.doors.sse._streams._by_room == {}
+    assert site.doors.sse._readers._by_room == {}
 
 
 async def test_stopping_ends_every_stream(site: Site, http: httpx.AsyncClient) -> None:
@@ -276,8 +276,8 @@ async def test_a_slow_reader_is_fed_from_the_log_and_slows_nobody() -> None:
             for number in range(total):
                 await site.publish(id=f"e{number}", data={"leadId": "1", "text": text})
                 assert (await quick.event())["id"] == f"e{number}"
-            held = max(stream._pending_bytes for stream in site.doors.sse._streams.readers)
-            assert held < 200_000
+            held = site.doors.sse.held
+            assert held < 200_000  # of both streams
             assert site.doors.sse.fell_behind >= 1
         assert await slow.ids(total) == [f"e{number}" for number in range(total)]
         await site.publish(id="live again")
@@ -295,20 +295,14 @@ async def test_stopping_cuts_a_stream_whose_client_does_not_read() -> None:
         slow.writer.close()
 
 
-async def test_a_full_stream_drops_ephemeral_events_first() -> None:
-    def record(offset: int) -> Record:
-        event = Event(
-            id="a",
-            type="t",
-            topic="t",
-            rooms=("topic:t",),
-            data=b'"' + b"x" * 300 + b'"',
-            time=0,
-            origin=Origin("rest"),
-        )
-        return Record(event, offset, f"e:{offset}" if offset else None)
+def record(offset: int) -> Record:
+    data = b'"' + b"x" * 300 + b'"'
+    event = Event(id="a", type="t", topic="t", rooms=("topic:t",), data=data, time=0, origin=Origin("rest"))
+    return Record(event, offset, f"e:{offset}" if offset else None)
 
-    full = Stream(Cursor(0, live=True), named=False, room=1500)
+
+async def test_a_full_stream_drops_ephemeral_events_first() -> None:
+    full = Stream(Cursor(0, live=True), named=False, max_bytes=1500, max_events=100)
     assert full.offer(record(0))
     assert full.offer(record(1))
     assert not full.offer(record(0))
@@ -319,6 +313,12 @@ async def test_a_full_stream_drops_ephemeral_events_first() -> None:
     assert not full.offer(record(5))
     text = full.take()
     assert [line for line in text.split(b"\n") if line.startswith(b"id:")] == [b"id: e:1", b"id: e:2", b"id: e:3"]
+
+
+async def test_a_stream_is_bounded_in_events_too() -> None:
+    full = Stream(Cursor(0, live=True), named=False, max_bytes=1 << 20, max_events=3)
+    assert [full.offer(record(offset)) for offset in range(1, 6)] == [True, True, True, False, False]
+    assert (full.cursor.live, full.cursor.position) == (False, 3)
 
 
 async def test_readers_that_come_and_go_get_every_event_once_in_order(site: Site, http: httpx.AsyncClient) -> None:

@@ -108,8 +108,12 @@ class MetricsDoor:
             yield Sample("gapless_events_delivered", "counter", delivered, value, labels)
         dropped = "Ephemeral events that full connections did not get."
         yield Sample("gapless_ephemeral_dropped", "counter", dropped, sse.dropped, {"transport": "sse"})
-        behind = "Times that a full connection was left to the log."
-        yield Sample("gapless_fell_behind", "counter", behind, sse.fell_behind, {"transport": "sse"})
+        fell_behind = "Times that a full connection was left to the log."
+        yield Sample("gapless_fell_behind", "counter", fell_behind, sse.fell_behind, {"transport": "sse"})
+        behind = "Connected readers being fed from the log now."
+        yield Sample("gapless_readers_behind", "gauge", behind, sse.behind, {"transport": "sse"})
+        held = "Bytes of events that wait for full connections."
+        yield Sample("gapless_held_bytes", "gauge", held, sse.held, {"transport": "sse"})
         for status, count in sorted(self._answers.items()):
             yield Sample("gapless_http_answers", "counter", "HTTP answers by status.", count, {"status": str(status)})
         yield from self._samples()

@@ -18,7 +18,9 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         poll_max_wait: longest wait of a poll, in seconds; a longer one is taken as this.
         max_polls: most polls that wait at one moment; above it, 503.
         max_streams: most SSE streams open at one moment; above it, 503.
-        stream_bytes: bytes kept for one SSE stream whose socket is full, before it is fed from the log.
+        stream_bytes: bytes kept for one SSE stream whose socket is full, before it is fed from the log. Besides
+            them its connection holds up to two writes of this size.
+        stream_events: events kept for one SSE stream, likewise.
         stream_heartbeat: seconds of silence on an SSE stream before a sign of life is sent.
         stream_retry: seconds that an EventSource is told to wait before it connects again.
         mqtt_keepalive: keep-alive in seconds that `/api/connect` recommends to MQTT clients.
@@ -38,6 +40,7 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_polls: int = 20_000
     max_streams: int = 20_000
     stream_bytes: int = 64 << 10
+    stream_events: int = 1000
     stream_heartbeat: float = 15.0
     stream_retry: float = 2.0
     mqtt_keepalive: int = 60

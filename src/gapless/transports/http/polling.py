@@ -7,19 +7,13 @@ live, and takes what the hub hands out until its task runs again, so that a burs
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 
-from gapless.auth import Gate
 from gapless.delivery import Cursor
 from gapless.envelope import envelope_json
-from gapless.errors import InvalidRequest, Overloaded
+from gapless.errors import Overloaded
 from gapless.event import Record
-from gapless.eventlog import EventLog, Selector
-from gapless.hub import Hub
-from gapless.topicmap import TopicMap
-from gapless.transports.http.options import HttpOptions
-from gapless.transports.http.readers import RoomIndex, cursor_from
+from gapless.eventlog import Selector
+from gapless.transports.http.readers import EventDoor
 from gapless.transports.http.request import Request
 
 
@@ -80,59 +74,33 @@ class Waiter:
             timer.cancel()
 
 
-class PollDoor:
+class PollDoor(EventDoor[Waiter]):
     """The fan-out to those who poll."""
-
-    def __init__(
-        self,
-        *,
-        hub: Hub,
-        log: EventLog,
-        gate: Gate,
-        topic_map: TopicMap,
-        options: HttpOptions,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._hub = hub
-        self._log = log
-        self._gate = gate
-        self._topic_map = topic_map
-        self._options = options
-        self._clock = clock
-        self._waiters: RoomIndex[Waiter] = RoomIndex()
-        self._stopping = False
-        self.delivered = 0
 
     @property
     def waiting(self) -> int:
         """Polls that wait now."""
-        return len(self._waiters)
+        return len(self._readers)
 
     def deliver(self, record: Record) -> None:
         """See `Fanout`."""
-        waiters = self._waiters.hearing(record.event.rooms)
-        if not waiters or self._expired(record):
-            return
-        for waiter in waiters:
+        for waiter in self._hearing(record):
             waiter.batch.add(record)
             waiter.wake()
 
     def stop(self) -> None:
         """Answer every poll now, and later ones at once."""
         self._stopping = True
-        for waiter in self._waiters.readers:
+        for waiter in self._readers.readers:
             waiter.wake()
 
     async def poll(self, request: Request) -> None:
         """Handle `GET /api/events`."""
-        identity = await request.identify(self._gate)
         options = self._options
-        rooms = request.rooms(self._topic_map, self._gate, identity, maximum=options.max_rooms)
-        if not rooms:
-            raise InvalidRequest("the query names no rooms", hint="such as ?rooms=lead:123,org:global")
+        rooms = await self._rooms(request)
         limit = request.integer("limit", default=options.poll_limit, maximum=options.poll_max_limit)
         wait = request.seconds("wait", maximum=options.poll_max_wait)
-        cursor = cursor_from(request.after(request.value("after")), hub=self._hub, log=self._log)
+        cursor = self._cursor(request, request.value("after"))
         batch = Batch(limit=limit, max_bytes=options.poll_bytes)
         await self._catch_up(cursor, Selector(rooms=rooms), batch, limit)
         if wait and cursor.live and cursor.complete and not batch.events and not self._stopping:
@@ -142,20 +110,16 @@ class PollDoor:
         if cursor.live:
             position = self._hub.head if batch.stopped_before is None else batch.stopped_before - 1
         self.delivered += len(batch.events)
-        complete = b"true" if cursor.complete else b"false"
-        body = b'{"position":"%b","complete":%b,"events":[%b]}' % (
+        head = b'{"position":"%b","complete":%b,"events":[' % (
             self._hub.position(position).encode(),
-            complete,
-            b",".join(batch.events),
+            b"true" if cursor.complete else b"false",
         )
-        await request.answer(200, body)
+        await request.answer_parts([head, *_with_commas(batch.events), b"]}"])
 
     async def _catch_up(self, cursor: Cursor, selector: Selector, batch: Batch, limit: int) -> None:
         hub = self._hub
         while not batch.full and not cursor.join(hub.head):
-            page = hub.page_now(selector, cursor.position, limit=limit)
-            if page is None:
-                page = await hub.page(selector, cursor.position, limit=limit)
+            page = await hub.page(selector, cursor.position, limit=limit)
             for record in cursor.take(page):
                 if not self._expired(record) and not batch.add(record):
                     break
@@ -164,14 +128,17 @@ class PollDoor:
         if self.waiting >= self._options.max_polls:
             raise Overloaded("too many polls are waiting", hint="poll again after a moment", limit=self.waiting)
         waiter = Waiter(batch)
-        self._waiters.add(waiter, rooms)
+        self._readers.add(waiter, rooms)
         watch = request.watch(waiter.wake)
         try:
             await waiter.wait(seconds)
         finally:
             watch.cancel()
-            self._waiters.remove(waiter, rooms)
+            self._readers.remove(waiter, rooms)
 
-    def _expired(self, record: Record) -> bool:
-        expires = record.event.expires
-        return expires is not None and expires <= self._clock() * 1000
+
+def _with_commas(events: list[bytes]) -> list[bytes]:
+    """As the elements of a JSON array."""
+    parts = [b","] * max(0, 2 * len(events) - 1)
+    parts[::2] = events
+    return parts

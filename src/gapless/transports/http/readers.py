@@ -1,15 +1,20 @@
-"""Which readers hear a room, and where a reader begins."""
+"""What the doors that hand out events share: which readers hear a room, and where a reader begins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+import time
+from collections.abc import Callable, Iterable, Set
 from typing import Generic, TypeVar
 
+from gapless.auth import Gate
 from gapless.delivery import Cursor
-from gapless.event import Position
+from gapless.errors import InvalidRequest
+from gapless.event import Record
 from gapless.eventlog import EventLog
 from gapless.hub import Hub
-from gapless.transports.http.request import START
+from gapless.topicmap import TopicMap
+from gapless.transports.http.options import HttpOptions
+from gapless.transports.http.request import START, Request
 
 R = TypeVar("R")
 
@@ -54,18 +59,68 @@ class RoomIndex(Generic[R]):
         return found[0] if len(found) == 1 else set().union(*found)
 
 
-def cursor_from(after: Position | str | None, *, hub: Hub, log: EventLog) -> Cursor:
-    """A cursor for a client's `after`; not `complete` where events it should have had are gone.
+class EventDoor(Generic[R]):
+    """A door that hands out events of rooms.
 
-    It never stands before the oldest event kept: what is missing is told once, at the start.
-
-    Raises:
-        InvalidPosition: it lies ahead of the log.
+    Attributes:
+        delivered: events handed to readers.
     """
-    if after == START:
-        return Cursor(log.oldest - 1)
-    assert not isinstance(after, str)
-    cursor = hub.cursor_at(after)
-    if not cursor.complete:
-        cursor.position = max(cursor.position, log.oldest - 1)
-    return cursor
+
+    def __init__(
+        self,
+        *,
+        hub: Hub,
+        log: EventLog,
+        gate: Gate,
+        topic_map: TopicMap,
+        options: HttpOptions,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._hub = hub
+        self._log = log
+        self._gate = gate
+        self._topic_map = topic_map
+        self._options = options
+        self._clock = clock
+        self._readers: RoomIndex[R] = RoomIndex()
+        self._stopping = False
+        self.delivered = 0
+
+    async def _rooms(self, request: Request, *, token_in_query: bool = False) -> frozenset[str]:
+        """The rooms that a request asks for.
+
+        Raises:
+            Unauthorized, Forbidden, UnknownRoom: the gate, or the map, says no.
+            InvalidRequest: there are none, or too many.
+        """
+        identity = await request.identify(self._gate, token_in_query=token_in_query)
+        rooms = request.rooms(self._topic_map, self._gate, identity, maximum=self._options.max_rooms)
+        if not rooms:
+            raise InvalidRequest("the query names no rooms", hint="such as ?rooms=lead:123,org:global")
+        return rooms
+
+    def _cursor(self, request: Request, after: str | None) -> Cursor:
+        """A cursor for a client's `after`; not `complete` where events it should have had are gone.
+
+        It never stands before the oldest event kept: what is missing is told once, at the start.
+
+        Raises:
+            InvalidPosition: it is none, or lies ahead of the log.
+        """
+        position = request.after(after)
+        if position == START:
+            return Cursor(self._log.oldest - 1)
+        assert not isinstance(position, str)
+        cursor = self._hub.cursor_at(position)
+        if not cursor.complete:
+            cursor.position = max(cursor.position, self._log.oldest - 1)
+        return cursor
+
+    def _hearing(self, record: Record) -> Set[R]:
+        """Who is to get a live event."""
+        readers = self._readers.hearing(record.event.rooms)
+        return readers if readers and not self._expired(record) else frozenset()
+
+    def _expired(self, record: Record) -> bool:
+        expires = record.event.expires
+        return expires is not None and expires <= self._clock() * 1000

@@ -22,6 +22,8 @@ START = "start"
 """The value of `after` that means: from the oldest event kept."""
 
 JSON = b"application/json"
+_PIECE = 64 << 10
+"""Bytes of a long answer written at once: what a client that does not read holds here, beside its socket's buffer."""
 _PLAIN_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -206,6 +208,21 @@ class Request:
             described.append((b"content-length", b"%d" % len(body)))
         await self.start(status, described)
         await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+
+    async def answer_parts(self, parts: Sequence[bytes]) -> None:
+        """A JSON answer of shared parts, joined and written no faster than the client reads."""
+        size = sum(map(len, parts))
+        await self.start(200, [(b"content-type", JSON), *_PLAIN_HEADERS, (b"content-length", b"%d" % size)])
+        pieces: list[bytes] = []
+        joined = 0
+        for part in parts:
+            if joined >= _PIECE:
+                await self.write(b"".join(pieces))
+                pieces.clear()
+                joined = 0
+            pieces.append(part)
+            joined += len(part)
+        await self.write(b"".join(pieces), more=False)
 
     async def start(self, status: int, headers: Headers) -> None:
         """Begin an answer of unknown length; `write` follows."""

@@ -2,26 +2,21 @@
 
 Every durable event carries its position as `id:`, so a stock EventSource comes back with
 `Last-Event-ID` and misses nothing. A stream is live while its socket takes what is written;
-one that is full keeps `stream_bytes` of finished text and is then fed from the log.
+one that is full keeps `stream_bytes` or `stream_events` at most, and is then fed from the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
+from typing import Any
 
-from gapless.auth import Gate
 from gapless.delivery import Cursor
 from gapless.envelope import envelope_json
-from gapless.errors import InvalidRequest, Overloaded
+from gapless.errors import Overloaded
 from gapless.event import Record
-from gapless.eventlog import EventLog, Selector
-from gapless.hub import Hub
-from gapless.topicmap import TopicMap
-from gapless.transports.http.options import HttpOptions
-from gapless.transports.http.readers import RoomIndex, cursor_from
+from gapless.eventlog import Selector
+from gapless.transports.http.readers import EventDoor
 from gapless.transports.http.request import Request
 
 logger = logging.getLogger("gapless.sse")
@@ -71,20 +66,36 @@ class Stream:
         idle: nothing was written since the last heartbeat.
         closing: ends once what is pending is written.
         task: the request's task, to end it where its socket is full.
+        writing: bytes of a write that waits for the socket.
     """
 
-    __slots__ = ("_pending", "_pending_bytes", "_woken", "closing", "cursor", "idle", "named", "room", "task", "told")
+    __slots__ = (
+        "_max_bytes",
+        "_max_events",
+        "_pending",
+        "_pending_bytes",
+        "_woken",
+        "closing",
+        "cursor",
+        "idle",
+        "named",
+        "task",
+        "told",
+        "writing",
+    )
 
-    def __init__(self, cursor: Cursor, *, named: bool, room: int) -> None:
+    def __init__(self, cursor: Cursor, *, named: bool, max_bytes: int, max_events: int) -> None:
         self.cursor = cursor
         self.told = cursor.position
         self.named = named
-        self.room = room
+        self.writing = 0
         self.idle = False
         self.closing = False
         self.task = asyncio.current_task()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
+        self._max_bytes = max_bytes
+        self._max_events = max_events
         self._woken: asyncio.Future[None] | None = None
 
     def offer(self, record: Record) -> bool:
@@ -93,9 +104,9 @@ class Stream:
         if not cursor.live:
             return False
         if not record.offset:
-            if self._pending_bytes * 2 > self.room:  # the first to go under load
+            if self._is_full(share=2):  # the first to go under load
                 return False
-        elif self._pending_bytes > self.room:
+        elif self._is_full():
             cursor.fall_behind(record.offset - 1)
             return False
         elif not cursor.offer(record.offset):
@@ -105,6 +116,14 @@ class Stream:
         self._append(sse_event(record, named=self.named))
         self.wake()
         return True
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait until the socket takes what was written before."""
+        return self._pending_bytes + self.writing
+
+    def _is_full(self, *, share: int = 1) -> bool:
+        return self._pending_bytes * share > self._max_bytes or len(self._pending) * share >= self._max_events
 
     def beat(self, head: int, position: bytes) -> None:
         """A sign of life where nothing was written since the last call.
@@ -146,7 +165,7 @@ class Stream:
         await self._woken
 
 
-class SseDoor:
+class SseDoor(EventDoor[Stream]):
     """The fan-out to SSE streams.
 
     Attributes:
@@ -156,28 +175,11 @@ class SseDoor:
         fell_behind: how many times a full stream was left to the log.
     """
 
-    def __init__(
-        self,
-        *,
-        hub: Hub,
-        log: EventLog,
-        gate: Gate,
-        topic_map: TopicMap,
-        options: HttpOptions,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._hub = hub
-        self._log = log
-        self._gate = gate
-        self._topic_map = topic_map
-        self._options = options
-        self._clock = clock
-        self._streams: RoomIndex[Stream] = RoomIndex()
-        self._stopping = False
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
         self._beating: asyncio.Task[None] | None = None
         self._all_ended = asyncio.Event()
         self._all_ended.set()
-        self.delivered = 0
         self.caught_up = 0
         self.dropped = 0
         self.fell_behind = 0
@@ -185,14 +187,21 @@ class SseDoor:
     @property
     def open_streams(self) -> int:
         """Streams open now."""
-        return len(self._streams)
+        return len(self._readers)
+
+    @property
+    def behind(self) -> int:
+        """Streams that are being fed from the log now."""
+        return sum(not stream.cursor.live for stream in self._readers.readers)
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait until their streams' sockets take what was written before."""
+        return sum(stream.held for stream in self._readers.readers)
 
     def deliver(self, record: Record) -> None:
         """See `Fanout`."""
-        streams = self._streams.hearing(record.event.rooms)
-        if not streams or self._expired(record):
-            return
-        for stream in streams:
+        for stream in self._hearing(record):
             was_live = stream.cursor.live
             if stream.offer(record):
                 self.delivered += 1
@@ -210,13 +219,13 @@ class SseDoor:
         self._stopping = True
         if self._beating is not None:
             self._beating.cancel()
-        for stream in self._streams.readers:
+        for stream in self._readers.readers:
             stream.close()
         try:
             async with asyncio.timeout(_STOP_GRACE):
                 await self._all_ended.wait()
         except TimeoutError:
-            stuck = [stream.task for stream in self._streams.readers if stream.task is not None]
+            stuck = [stream.task for stream in self._readers.readers if stream.task is not None]
             logger.info("cutting %d streams whose clients do not read", len(stuck))
             for task in stuck:
                 task.cancel()
@@ -225,19 +234,15 @@ class SseDoor:
 
     async def stream(self, request: Request) -> None:
         """Handle `GET /api/stream`."""
-        identity = await request.identify(self._gate, token_in_query=True)
         options = self._options
-        rooms = request.rooms(self._topic_map, self._gate, identity, maximum=options.max_rooms)
-        if not rooms:
-            raise InvalidRequest("the query names no rooms", hint="such as ?rooms=lead:123,org:global")
+        rooms = await self._rooms(request, token_in_query=True)
         named = request.flag("named")
         # An EventSource that reconnects sends both: the URL it was made with, and what it has.
-        after = request.header(b"last-event-id") or request.value("after")
-        cursor = cursor_from(request.after(after), hub=self._hub, log=self._log)
+        cursor = self._cursor(request, request.header(b"last-event-id") or request.value("after"))
         if self._stopping or self.open_streams >= options.max_streams:
             raise Overloaded("too many streams are open", hint="connect again after a moment")
-        stream = Stream(cursor, named=named, room=options.stream_bytes)
-        self._streams.add(stream, rooms)
+        stream = Stream(cursor, named=named, max_bytes=options.stream_bytes, max_events=options.stream_events)
+        self._readers.add(stream, rooms)
         self._all_ended.clear()
         watch = request.watch(stream.close)
         try:
@@ -248,8 +253,8 @@ class SseDoor:
             # `stop` cut a stream whose socket is full; the server closes the connection.
         finally:
             watch.cancel()
-            self._streams.remove(stream, rooms)
-            if not self._streams:
+            self._readers.remove(stream, rooms)
+            if not self._readers:
                 self._all_ended.set()
 
     async def _run(self, request: Request, stream: Stream, selector: Selector) -> None:
@@ -266,21 +271,25 @@ class SseDoor:
         while not stream.closing:
             stream.idle = False
             if text := stream.take():
-                await request.write(text)
+                await self._write(request, stream, text)
             elif not cursor.live:
                 await self._catch_up(request, stream, selector)
             else:
                 await stream.wait()
         await request.write(stream.take(), more=False)
 
+    @staticmethod
+    async def _write(request: Request, stream: Stream, text: bytes) -> None:
+        stream.writing = len(text)
+        await request.write(text)
+        stream.writing = 0
+
     async def _catch_up(self, request: Request, stream: Stream, selector: Selector) -> None:
         """Write one piece of history, and turn live where it was the last one."""
         cursor = stream.cursor
         if cursor.join(self._hub.head):
             return
-        page = self._hub.page_now(selector, cursor.position, limit=_PAGE)
-        if page is None:
-            page = await self._hub.page(selector, cursor.position, limit=_PAGE)
+        page = await self._hub.page(selector, cursor.position, limit=_PAGE)
         parts: list[bytes] = []
         if not page.complete:  # retention was faster than the reader
             parts.append(self._incomplete(cursor))
@@ -296,7 +305,8 @@ class SseDoor:
         cursor.complete = True  # what is missing has been told
         cursor.join(self._hub.head)
         if parts:
-            await request.write(b"".join(parts))
+            await self._write(request, stream, b"".join(parts))
+            await asyncio.sleep(0)  # a write that the socket takes does not suspend: now it is others' turn
 
     def _incomplete(self, cursor: Cursor) -> bytes:
         cursor.complete = True
@@ -310,9 +320,5 @@ class SseDoor:
     def beat(self) -> None:
         """Give the streams on which nothing was written since the last call a sign of life."""
         head, position = self._hub.head, control_event("gapless.position", self._hub.position())
-        for stream in self._streams.readers:
+        for stream in self._readers.readers:
             stream.beat(head, position)
-
-    def _expired(self, record: Record) -> bool:
-        expires = record.event.expires
-        return expires is not None and expires <= self._clock() * 1000
