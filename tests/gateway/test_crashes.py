@@ -18,11 +18,15 @@ PATIENCE = 60.0
 
 
 class Subscriber:
-    """A stock paho client with a persistent session, which keeps what it hears."""
+    """A stock paho client with a persistent session, which keeps what it hears.
+
+    `heard` and `_once` grow in paho's thread, which wakes the loop only for the message awaited.
+    """
 
     def __init__(self, port: int, topic: str, *, client_id: str = "phone") -> None:
         self.heard: list[dict[str, Any]] = []
         self._once: dict[str, None] = {}
+        self._awaited = 0
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._ready = asyncio.Event()
@@ -39,13 +43,11 @@ class Subscriber:
         self._loop.call_soon_threadsafe(self._ready.set)
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
-        self._loop.call_soon_threadsafe(self._keep, bytes(message.payload))
-
-    def _keep(self, payload: bytes) -> None:
-        message = json.loads(payload)
-        self.heard.append(message)
-        self._once[message["id"]] = None
-        self._news.set()
+        heard = json.loads(message.payload)
+        self.heard.append(heard)
+        self._once[heard["id"]] = None
+        if len(self._once) == self._awaited:
+            self._loop.call_soon_threadsafe(self._news.set)
 
     async def start(self) -> None:
         self._client.loop_start()
@@ -62,8 +64,9 @@ class Subscriber:
 
     async def wait(self, count: int) -> None:
         async with asyncio.timeout(PATIENCE):
+            self._news.clear()
+            self._awaited = count
             while len(self._once) < count:
-                self._news.clear()
                 await self._news.wait()
 
 
