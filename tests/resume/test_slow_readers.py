@@ -21,7 +21,7 @@ SLACK = 10_000
 """Bytes of one event more than a bound, and of headers."""
 
 BOUND = 2 * (64 << 10) + SLACK
-"""Bytes in a connection's transport: its high-water mark, and one write. In a stream: one write, and events after it."""
+"""Bytes in a connection's transport: its high-water mark, and one write; in a stream: a write, and what follows."""
 
 
 @asynccontextmanager
