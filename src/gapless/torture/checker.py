@@ -1,0 +1,352 @@
+"""The offline checker: what every journal says, against the log and what was acknowledged. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from gapless.torture.content import data_of, fingerprint, key_of, rooms_of
+from gapless.torture.journal import Line
+from gapless.torture.kinds import DOORS, KINDS, Promise
+from gapless.torture.plan import ClientPlan, Plan
+
+LOG = "the log"
+"""Stands for a client where the log itself is at fault."""
+
+
+class Violation(StrEnum):
+    """What can be wrong.
+
+    Attributes:
+        lost: acknowledged and not in the log, or in the log and not heard by a client of its rooms.
+        duplicated: heard, or stored, twice where the client's promise allows one.
+        reordered: heard after an event that comes later in the log; or stored before an event that was
+            acknowledged before this one was tried.
+        invented: heard, or stored, though nobody tried it; or heard by a client that is in none of its rooms.
+        altered: other data, another id or another position than it has.
+        incomplete: the gateway said that events are gone, though nothing was removed from the log.
+        forgotten: a session was not there when its client came back to it.
+        refused: a client was refused for good what it had a right to.
+        stuck: a publisher was not done, though all faults were healed.
+        ended: a process ended by itself.
+    """
+
+    lost = "lost"
+    duplicated = "duplicated"
+    reordered = "reordered"
+    invented = "invented"
+    altered = "altered"
+    incomplete = "incomplete"
+    forgotten = "forgotten"
+    refused = "refused"
+    stuck = "stuck"
+    ended = "ended"
+
+
+class FaultDone(msgspec.Struct, frozen=True):
+    """A fault as it happened: when it began and was healed (seconds since the Unix epoch), on whom, in words."""
+
+    began: float
+    healed: float
+    kind: str
+    target: str
+    text: str
+
+
+class LogRow(msgspec.Struct, frozen=True):
+    """An event in the log: its offset, its id, its key and the fingerprint of its data."""
+
+    offset: int
+    id: str
+    key: str
+    sha: str
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One violation.
+
+    Attributes:
+        client: who saw it; `LOG` or `publisher X` else.
+        event: the event's key, where it is about one.
+        position: its offset in the log, where it has one.
+        text: in words.
+        fault: the last fault before it that touched the client or what it depends on; empty for none.
+    """
+
+    kind: Violation
+    client: str
+    event: str
+    position: int | None
+    text: str
+    fault: str
+
+    def __str__(self) -> str:
+        where = f" at offset {self.position}" if self.position is not None else ""
+        what = f" {self.event}{where}" if self.event else ""
+        after = f"; the fault before: {self.fault}" if self.fault else "; no fault before"
+        return f"{self.kind.value}{what}, {self.client}: {self.text}{after}"
+
+
+class History(msgspec.Struct, frozen=True):
+    """All that is known of a run.
+
+    Attributes:
+        epoch: of the log.
+        clients, publishers: their journals, by name.
+        log: every event stored, in order.
+        faults: as they happened.
+        ended: processes that ended by themselves, and what they said.
+    """
+
+    plan: Plan
+    epoch: str
+    clients: Mapping[str, Sequence[Line]]
+    publishers: Mapping[str, Sequence[Line]]
+    log: Sequence[LogRow]
+    faults: Sequence[FaultDone]
+    ended: Mapping[str, str] = {}
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the checker found.
+
+    Attributes:
+        acknowledged: events that were acknowledged to their publishers.
+        stored: events in the log.
+        checked: deliveries compared.
+        allowed: repeats that the client's promise allows, by reason. Nothing else is exempt.
+        findings: every violation; none: all is well.
+    """
+
+    acknowledged: int
+    stored: int
+    checked: int
+    allowed: dict[str, int]
+    findings: tuple[Finding, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Violations by kind, all kinds."""
+        found = Counter(finding.kind for finding in self.findings)
+        return {kind.value: found[kind] for kind in Violation}
+
+
+def check(history: History) -> Report:
+    """Compare the journals of a run with its log and its acknowledgements."""
+    return _Checker(history).check()
+
+
+class _Event(msgspec.Struct, frozen=True):
+    """What is true of an event that somebody tried to publish."""
+
+    sha: str
+    rooms: tuple[str, str]
+    id: str | None
+
+
+class _Checker:
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._findings: list[Finding] = []
+        self._allowed: Counter[str] = Counter()
+        self._checked = 0
+        self._acknowledged = 0
+        self._tried: dict[str, _Event] = {}
+        self._offsets: dict[str, int] = {}
+        self._kills: dict[str, list[float]] = {"gateway": [], "broker": []}
+        for fault in history.faults:
+            if fault.kind.endswith("-kill") and fault.target in self._kills:
+                self._kills[fault.target].append(fault.began)
+
+    def check(self) -> Report:
+        history = self._history
+        for name, lines in history.publishers.items():
+            self._collect_tried(name, lines)
+        self._check_log()
+        for name, lines in history.publishers.items():
+            self._check_publisher(name, lines)
+        for client in history.plan.clients:
+            self._check_client(client, history.clients.get(client.name, ()))
+        for name, said in history.ended.items():
+            self._find(Violation.ended, name, text=f"the process ended by itself: {said}", at=None)
+        return Report(self._acknowledged, len(history.log), self._checked, dict(self._allowed), tuple(self._findings))
+
+    def _find(
+        self, kind: Violation, client: str, key: str = "", *, text: str, at: float | None, target: str = ""
+    ) -> None:
+        fault = self._fault_before(target or client, at)
+        self._findings.append(Finding(kind, client, key, self._offsets.get(key), text, fault))
+
+    def _fault_before(self, client: str, at: float | None) -> str:
+        touching = {client, "gateway", "broker", "clock"}
+        if client in DOORS:
+            touching.add(DOORS[client].group)
+        before = [
+            fault
+            for fault in self._history.faults
+            if (at is None or fault.began <= at) and (client == LOG or fault.target in touching)
+        ]
+        return before[-1].text if before else ""
+
+    # --- publishers and the log
+
+    def _collect_tried(self, publisher: str, lines: Sequence[Line]) -> None:
+        has_ids = publisher not in DOORS or DOORS[publisher].has_ids
+        for line in lines:
+            if line["is"] == "attempt":
+                for n in range(line["first"], line["upto"] + 1):
+                    key = key_of(publisher, n)
+                    if key not in self._tried:
+                        data = data_of(publisher, n)
+                        self._tried[key] = _Event(fingerprint(data), rooms_of(data), key if has_ids else None)
+
+    def _check_log(self) -> None:
+        for row in self._history.log:
+            event = self._tried.get(row.key)
+            if event is None:
+                self._find(Violation.invented, LOG, row.key, text=f"offset {row.offset}: nobody tried it", at=None)
+                continue
+            if row.key in self._offsets:
+                self._find(Violation.duplicated, LOG, row.key, text=f"stored again at offset {row.offset}", at=None)
+                continue
+            self._offsets[row.key] = row.offset
+            if row.sha != event.sha:
+                self._find(Violation.altered, LOG, row.key, text="its data is not what was published", at=None)
+            if event.id is not None and row.id != event.id:
+                self._find(Violation.altered, LOG, row.key, text=f"its id became {row.id!r}", at=None)
+
+    def _check_publisher(self, publisher: str, lines: Sequence[Line]) -> None:
+        """Acknowledged is stored, where the door said; and in the order of publishing."""
+        who = f"publisher {publisher}"
+        behind = 0  # the highest offset acknowledged
+        acknowledged: set[int] = set()
+        tried: set[int] = set()
+        for line in lines:
+            match line["is"]:
+                case "attempt":
+                    self._check_order(publisher, line, tried, behind)
+                    tried.update(range(line["first"], line["upto"] + 1))
+                case "ack":
+                    n, key = line["n"], key_of(publisher, line["n"])
+                    acknowledged.add(n)
+                    offset = self._offsets.get(key)
+                    if offset is None:
+                        text = f"acknowledged to {who}, and not stored"
+                        self._find(Violation.lost, LOG, key, text=text, at=line["t"])
+                        continue
+                    behind = max(behind, offset)
+                    if line["pos"] is not None and line["pos"] != f"{self._history.epoch}:{offset}":
+                        text = f"acknowledged at {line['pos']}"
+                        self._find(Violation.altered, who, key, text=text, at=line["t"], target=publisher)
+        self._acknowledged += len(acknowledged)
+        if tried - acknowledged or not lines or lines[-1]["is"] != "done":
+            text = f"{len(tried - acknowledged)} events were tried and not acknowledged"
+            self._find(Violation.stuck, who, text=text, at=None, target=publisher)
+
+    def _check_order(self, publisher: str, line: Line, tried: set[int], behind: int) -> None:
+        for n in range(line["first"], line["upto"] + 1):
+            offset = self._offsets.get(key := key_of(publisher, n))
+            if n not in tried and offset is not None and offset < behind:
+                text = f"stored before offset {behind}, which was acknowledged before this one was tried"
+                self._find(Violation.reordered, LOG, key, text=text, at=line["t"])
+
+    # --- clients
+
+    def _check_client(self, client: ClientPlan, lines: Sequence[Line]) -> None:
+        heard = _Heard(client)
+        for line in lines:
+            match line["is"]:
+                case "event":
+                    self._checked += 1
+                    self._check_event(heard, line)
+                case "started" | "lost" | "connection" | "connected":
+                    heard.note_connection(line)
+                    self._check_connection(client, line)
+                case "hole":
+                    text = f"told that events are gone, up to {line['pos']}"
+                    self._find(Violation.incomplete, client.name, text=text, at=line["t"])
+                case "refused":
+                    self._find(Violation.refused, client.name, text=line["why"], at=line["t"])
+        self._check_whole(heard)
+
+    def _check_connection(self, client: ClientPlan, line: Line) -> None:
+        if line.get("recovered") is False or line.get("session") is False:
+            text = "came back, and its session was not there"
+            self._find(Violation.forgotten, client.name, text=text, at=line["t"])
+
+    def _check_event(self, heard: _Heard, line: Line) -> None:
+        name, key = heard.client.name, line["key"]
+        event, offset = self._tried.get(key), self._offsets.get(key)
+        if event is None or offset is None:
+            text = "nobody tried it" if event is None else "heard, and not in the log"
+            self._find(Violation.invented, name, key, text=text, at=line["t"])
+            return
+        if not set(heard.client.rooms) & set(event.rooms):
+            self._find(Violation.invented, name, key, text="the client is not in its rooms", at=line["t"])
+        if line["sha"] != event.sha:
+            self._find(Violation.altered, name, key, text="its data is not what was published", at=line["t"])
+        if line.get("id") is not None and event.id is not None and line["id"] != event.id:
+            self._find(Violation.altered, name, key, text=f"it came with the id {line['id']!r}", at=line["t"])
+        if line.get("pos") is not None and line["pos"] != f"{self._history.epoch}:{offset}":
+            self._find(Violation.altered, name, key, text=f"it came with position {line['pos']}", at=line["t"])
+        if key in heard.first:
+            self._check_repeat(heard, key, line)
+            return
+        heard.first[key] = (offset, heard.since, line.get("qos"), line["t"])
+        reached = heard.reached.get(line.get("qos"), 0)
+        if offset < reached:
+            text = f"it came after offset {reached}"
+            self._find(Violation.reordered, name, key, text=text, at=line["t"])
+        heard.reached[line.get("qos")] = max(reached, offset)
+
+    def _check_repeat(self, heard: _Heard, key: str, line: Line) -> None:
+        _, since, qos, _ = heard.first[key]
+        kind = KINDS[heard.client.kind]
+        server = "broker" if kind.port == "broker" else "gateway"
+        if kind.promise is not Promise.once and qos == line.get("qos") == 1:
+            if line.get("dup"):
+                self._allowed["again at QoS 1, flagged DUP"] += 1
+                return
+            if any(since <= kill <= heard.since for kill in self._kills[server]):
+                self._allowed[f"again at QoS 1, after a kill of the {server}"] += 1
+                return
+        text = f"it came again, at QoS {line['qos']}" if "qos" in line else "it came again"
+        self._find(Violation.duplicated, heard.client.name, key, text=text, at=line["t"])
+
+    def _check_whole(self, heard: _Heard) -> None:
+        """Everything stored in its rooms was heard."""
+        rooms = set(heard.client.rooms)
+        missing = [
+            (offset, key)
+            for key, offset in self._offsets.items()
+            if key not in heard.first and rooms & set(self._tried[key].rooms)
+        ]
+        if not missing:
+            return
+        times = sorted((offset, at) for offset, _, _, at in heard.first.values())
+        for offset, key in sorted(missing):
+            at = next((at for later, at in times if later > offset), None)
+            text = "never heard" if at is not None else "never heard, nor anything after it"
+            self._find(Violation.lost, heard.client.name, key, text=text, at=at)
+
+
+class _Heard:
+    """What a client has heard so far.
+
+    Attributes:
+        first: by key: offset, when its connection began, QoS, and when it came.
+        reached: the highest offset by QoS (None where there is no such thing).
+        since: when the connection began.
+    """
+
+    def __init__(self, client: ClientPlan) -> None:
+        self.client = client
+        self.first: dict[str, tuple[int, float, int | None, float]] = {}
+        self.reached: dict[int | None, int] = {}
+        self.since = 0.0
+
+    def note_connection(self, line: Line) -> None:
+        if line["is"] == "connection":
+            self.since = line["t"]
