@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from gapless.mqtt import (
     Connack,
     Connect,
+    Disconnect,
     Packet,
     Properties,
     ProtocolVersion,
     Publish,
     ReasonCode,
+    Subscribe,
     SubscriptionRequest,
     Unsuback,
     Unsubscribe,
@@ -164,6 +167,36 @@ async def test_a_message_of_just_the_maximum_is_sent(desk: Desk, version: Protoc
     await publisher.publish(desk.topic("a"), b"x" * 60)
     assert len(encode(await exact.receive(), version)) in (size, size + 1)
     await small.nothing_more()
+
+
+@shows(v5="3.1.2-24")
+async def test_connack_leaves_out_what_may_be_left_out_or_is_not_sent(desk: Desk, version: ProtocolVersion) -> None:
+    _, whole = await desk.connect("whole", version)
+    assert whole.properties is not None
+    assert whole.properties.topic_alias_maximum
+    size = len(encode(whole, version))
+    _, fits = await desk.connect("fits", version, maximum_packet_size=size)
+    assert fits == whole
+    _, less = await desk.connect("less", version, maximum_packet_size=size - 1)
+    assert less.properties == msgspec.structs.replace(whole.properties, topic_alias_maximum=None)
+    size = len(encode(less, version))
+    _, least = await desk.connect("least", version, maximum_packet_size=size)
+    assert least == less
+    for limit, answers in ((size - 1, [Connack(ReasonCode.PACKET_TOO_LARGE)]), (4, [])):
+        refused = await desk.say(
+            Connect(desk.id("no"), version, properties=Properties(maximum_packet_size=limit, session_expiry_interval=9))
+        )
+        assert await read_to_end(refused) == answers
+    assert desk.id("no") not in desk.edge.connected
+
+
+@shows(v5="3.1.2-24")
+async def test_a_client_that_cannot_take_the_reason_codes_is_disconnected(desk: Desk, version: ProtocolVersion) -> None:
+    filters = [desk.topic(str(n)) for n in range(50)]
+    for packet in (Subscribe(1, [SubscriptionRequest(each, 0) for each in filters]), Unsubscribe(1, filters)):
+        client = await desk.client("c", version, maximum_packet_size=LIMIT)
+        client.send(packet)
+        assert await read_to_end(client) == [Disconnect(ReasonCode.PACKET_TOO_LARGE)]
 
 
 LIMIT = 40

@@ -228,8 +228,9 @@ async def test_without_problem_information_only_codes_are_sent(desk: Desk, versi
         await client.expect(Connack)
         wrong = await client.subscribe(desk.topic("a"), user_properties=[("gapless-start", "no position")])
         other_epoch = await client.subscribe(desk.topic("a"), user_properties=[("gapless-start", "zzz:3")])
+        plain = await client.subscribe(desk.topic("a"))
         puback = await client.publish("$SYS/x")
         assert isinstance(puback, Puback)
         assert puback.reason_code.is_failure
-        told = [packet.properties is not None for packet in (wrong, other_epoch, puback)]
-        assert told == [explain] * 3
+        told = [packet.properties is not None for packet in (wrong, other_epoch, plain, puback)]
+        assert told == [explain] * 4

@@ -18,6 +18,7 @@ from gapless.mqtt import (
     Pubrec,
     Pubrel,
     ReasonCode,
+    Suback,
     SubscriptionRequest,
 )
 from gapless.transports.mqtt import EdgeOptions
@@ -41,8 +42,8 @@ async def resume(node: Node, version: ProtocolVersion = V5, client_id: str = "ph
     return client
 
 
-async def persistent(node: Node, version: ProtocolVersion = V5, client_id: str = "phone") -> Client:
-    client, connack = await Client.connect(node.port, client_id, version, clean=False, expiry=3600)
+async def persistent(node: Node, version: ProtocolVersion = V5, client_id: str = "phone", **options: Any) -> Client:
+    client, connack = await Client.connect(node.port, client_id, version, clean=False, expiry=3600, **options)
     assert not connack.session_present
     return client
 
@@ -347,7 +348,52 @@ async def test_a_bad_position_is_refused_by_name() -> None:
             assert suback.properties.reason_string
         suback = await phone.subscribe("a", user_properties=[("gapless-start", "otherepoch:1")])
         assert suback.properties is not None
-        assert suback.properties.user_properties == [("gapless-incomplete", "otherepoch:1")]
+        assert suback.properties.user_properties == [
+            ("gapless-incomplete", "otherepoch:1"),
+            ("gapless-position", node.hub.position(0)),
+        ]
+
+
+def begins_at(suback: Suback) -> str | None:
+    """The position that a SUBACK tells."""
+    pairs = [] if suback.properties is None else suback.properties.user_properties
+    return dict(pairs).get("gapless-position")
+
+
+async def test_suback_tells_the_position_at_which_its_filters_begin() -> None:
+    async with running_edge() as node:
+        position = node.hub.position
+        for n in range(3):
+            await node.publish("a", n)
+        phone = await persistent(node, receive_maximum=1)
+        assert begins_at(await phone.subscribe("a")) == position(3)
+        assert begins_at(await phone.subscribe("b", user_properties=[("gapless-start", position(1))])) == position(1)
+        assert begins_at(await phone.subscribe("$share/g/c")) is None
+        assert begins_at(await phone.subscribe("c", "$share/g/c")) == position(3)
+        for n in range(3):
+            await node.publish("a", n)
+        held = await phone.receive(acknowledge=False)  # the window is full: two events wait behind it
+        assert begins_at(await phone.subscribe("a")) == position(4)
+        assert begins_at(await phone.subscribe("d")) == position(6)
+        assert begins_at(await phone.subscribe("d", "a")) == position(4)
+        assert begins_at(await phone.subscribe("/" * 100)) is None
+        await phone.acknowledge(held)
+
+
+async def test_suback_tells_no_position_while_messages_are_sent_again() -> None:
+    async with running_edge() as node:
+        phone = await persistent(node, receive_maximum=2)
+        await phone.subscribe("a")
+        for n in range(2):
+            await node.publish("a", n)
+            await phone.receive(acknowledge=False)
+        await gone(node, phone)
+        phone = await resume(node, receive_maximum=1)  # of the two, only the first can be sent again
+        again = await phone.receive(acknowledge=False)
+        assert begins_at(await phone.subscribe("a")) is None
+        await phone.acknowledge(again)
+        await phone.receive()
+        assert begins_at(await phone.subscribe("a")) == node.hub.position(2)
 
 
 async def test_a_hole_is_told_never_silent() -> None:

@@ -11,6 +11,8 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gapless.auth import Credentials, Identity
 from gapless.errors import Forbidden, InvalidRequest, LogError, Overloaded, Unauthorized
 from gapless.mqtt import (
@@ -37,7 +39,7 @@ from gapless.mqtt import (
 )
 from gapless.mqtt.session import Session
 from gapless.transports.mqtt.inbound import Inbound
-from gapless.transports.mqtt.output import Output, Writer
+from gapless.transports.mqtt.output import Output, Writer, encode_fitting
 from gapless.transports.mqtt.reader import Reader
 from gapless.transports.mqtt.sessions import FOREVER
 from gapless.transports.mqtt.subscribing import subscribe, unsubscribe, wants_bare
@@ -206,6 +208,7 @@ class Connection:
             client_id = self._check(connect, properties)
             self.identity = await edge.gate.authenticate(_credentials(connect))
             self._check_will(connect)
+            answer = self._connack_properties(connect, properties, client_id)
             async with edge.sessions.claim(client_id):
                 if self.output.closed:
                     return
@@ -216,7 +219,7 @@ class Connection:
                 session, present = await edge.sessions.open(
                     client_id, clean=connect.clean_start, expiry=self._expiry(connect, properties), will=will
                 )
-                self._start(connect, properties, session, present=present)
+                self._start(connect, properties, session, answer, present=present)
         except _Refused as refused:
             self._refuse(refused.reason, refused.text)
         except Unauthorized as error:
@@ -258,7 +261,9 @@ class Connection:
             return self.edge.limit_expiry(properties.session_expiry_interval or 0)
         return 0 if connect.clean_start else self.edge.options.max_session_expiry
 
-    def _start(self, connect: Connect, properties: Properties, session: Session, *, present: bool) -> None:
+    def _start(
+        self, connect: Connect, properties: Properties, session: Session, answer: Properties | None, *, present: bool
+    ) -> None:
         """The session is there: answer, and begin to serve."""
         edge, options = self.edge, self.edge.options
         v5 = connect.version is _V5
@@ -292,7 +297,6 @@ class Connection:
             max_packet=self._client_limit,
             fail=self._fail,
         )
-        keep_alive = self._agree_keep_alive(connect)
         self._open = True
         edge.attach(self)
         edge.stats.accepted += 1
@@ -300,9 +304,8 @@ class Connection:
         if self.output.closed:  # lost meanwhile: never told that it is accepted
             self._end(will=False)
             return
-        answer = self._connack_properties(connect, properties, session, keep_alive) if v5 else None
         self.output.send(encode(Connack(ReasonCode.SUCCESS, present, answer), connect.version))
-        self._arm_keep_alive(keep_alive)
+        self._arm_keep_alive(self._agree_keep_alive(connect))
         self.reader.begin()
 
     def _agree_keep_alive(self, connect: Connect) -> int:
@@ -312,20 +315,30 @@ class Connection:
             return longest
         return asked
 
-    def _connack_properties(
-        self, connect: Connect, properties: Properties, session: Session, keep_alive: int
-    ) -> Properties:
-        """What differs from the defaults, or from what the client asked for (MQTT 5 §3.2.2.3)."""
+    def _connack_properties(self, connect: Connect, properties: Properties, client_id: str) -> Properties | None:
+        """What differs from the defaults, or from what the client asked for (MQTT 5 §3.2.2.3).
+
+        Raises:
+            _Refused: a CONNACK with all that the client must know is larger than it takes.
+        """
+        if connect.version is not _V5:
+            return None
         options = self.edge.options
         asked = properties.session_expiry_interval or 0
-        return Properties(
-            session_expiry_interval=session.expiry if session.expiry != asked else None,
+        expiry, keep_alive = self._expiry(connect, properties), self._agree_keep_alive(connect)
+        answer = Properties(
+            session_expiry_interval=expiry if expiry != asked else None,
             receive_maximum=options.receive_maximum if options.receive_maximum != 65535 else None,
             maximum_packet_size=self.edge.max_packet_size,
-            assigned_client_identifier=None if connect.client_id else session.client_id,
+            assigned_client_identifier=None if connect.client_id else client_id,
             topic_alias_maximum=options.topic_alias_maximum or None,
             server_keep_alive=keep_alive if keep_alive != connect.keep_alive else None,
         )
+        # A client that is not told may set no topic alias. All else changes what it must or may do.
+        for each in (answer, msgspec.structs.replace(answer, topic_alias_maximum=None)):
+            if encode_fitting([Connack(ReasonCode.SUCCESS, False, each)], _V5, self._client_limit):
+                return each
+        raise _Refused(ReasonCode.PACKET_TOO_LARGE, "the client's Maximum Packet Size is too small for a CONNACK")
 
     def _go_on_after_connect(self) -> None:
         self._connecting = False
@@ -346,10 +359,8 @@ class Connection:
         logger.info("a CONNECT from %s was refused: %s", self.peer, text)
         answer = b""
         if self.version is _V5:
-            properties = Properties(reason_string=text[:500]) if self.explain else None
-            answer = encode(Connack(reason, False, properties), _V5)
-            if len(answer) > self._client_limit:  # [MQTT-3.2.2-19]
-                answer = encode(Connack(reason), _V5)
+            answers = [Connack(reason, False, Properties(reason_string=text[:500]))] if self.explain else []
+            answer = encode_fitting([*answers, Connack(reason)], _V5, self._client_limit)  # [MQTT-3.2.2-19]
         elif connect_return_code(reason) is not None:
             answer = encode(Connack(reason), self.version)
         self._close(answer)
@@ -402,10 +413,8 @@ class Connection:
         """
         answer = b""
         if self._open and self.version is _V5:
-            properties = Properties(reason_string=text[:500]) if text and self.explain else None
-            answer = encode(Disconnect(reason, properties), _V5)
-            if len(answer) > self.reader.max_packet:
-                answer = encode(Disconnect(reason), _V5)
+            answers = [Disconnect(reason, Properties(reason_string=text[:500]))] if text and self.explain else []
+            answer = encode_fitting([*answers, Disconnect(reason)], _V5, self.reader.max_packet)
         self._end(will=will, defer=defer)
         self._close(answer)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Protocol
+
+from gapless.mqtt import Packet, ProtocolVersion, encode
 
 logger = logging.getLogger("gapless.mqtt")
 
@@ -31,6 +34,11 @@ class Writer(Protocol):
 
     def resume_reading(self) -> None:
         """Read again."""
+
+
+def encode_fitting(packets: Iterable[Packet], version: ProtocolVersion, limit: int) -> bytes:
+    """The first packet that takes at most `limit` bytes, or nothing: `b""` (MQTT 5 §3.1.2.11.4)."""
+    return next((data for packet in packets if len(data := encode(packet, version)) <= limit), b"")
 
 
 class Flusher:

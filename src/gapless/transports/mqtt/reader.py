@@ -131,6 +131,11 @@ class Reader(Feed):
         """Whether anything at all may be written now."""
         return not (self.paused or self._storing or self.closed)
 
+    @property
+    def sending_again(self) -> bool:
+        """Whether messages of an earlier connection are still to be sent again."""
+        return bool(self._resend)
+
     def can_take(self, qos: int) -> bool:
         """Whether a message of a shared subscription can be sent now."""
         return self.can_send and not self._resend and (not qos or self.quota > 0)

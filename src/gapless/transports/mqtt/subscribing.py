@@ -18,12 +18,12 @@ from gapless.mqtt import (
     SubscriptionRequest,
     Unsuback,
     Unsubscribe,
-    encode,
     validate_filter,
 )
 from gapless.mqtt.session import Subscription
 from gapless.transports.mqtt.forms import INCOMPLETE
 from gapless.transports.mqtt.groups import share_key
+from gapless.transports.mqtt.output import encode_fitting
 
 if TYPE_CHECKING:
     from gapless.transports.mqtt.connection import Connection
@@ -32,6 +32,11 @@ PAYLOAD = "gapless-payload"
 """User property of CONNECT or SUBSCRIBE: `data` asks for the bare data as payload."""
 START = "gapless-start"
 """User property of SUBSCRIBE: the position after which the subscription begins."""
+POSITION = "gapless-position"
+"""User property of SUBACK: up to this position the client has, or did not ask for, all that its
+filters match; what comes later is delivered. From here it can go on elsewhere, also where it
+heard nothing. Absent where that is not known: shared subscriptions, and while messages of an
+earlier connection are still to be sent again."""
 
 
 class _Wish(NamedTuple):
@@ -59,8 +64,8 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
         wish = _wish(connection, packet.properties)
     except InvalidPosition as error:
         codes = [ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR] * len(packet.subscriptions)
-        suback, _ = _encode_suback(connection, packet, codes, Properties(reason_string=error.message))
-        connection.output.send(suback)
+        suback = _encode_suback(connection, packet, codes, Properties(reason_string=error.message))
+        _answer(connection, suback)
         return
     identifier = 0
     if packet.properties is not None and packet.properties.subscription_identifiers:
@@ -69,6 +74,7 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
     retained: list[tuple[Subscription, list[Record]]] = []
     position = reader.where
     place = hub.head if wish.start is None else wish.start
+    begins: int | None = None
     for request in packet.subscriptions:
         code = _check(connection, request)
         codes.append(code)
@@ -83,33 +89,41 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
             bare=wish.bare or connection.bare,
             since=place,
         )
+        if not subscription.shared:
+            replaced = wish.start is None and request.filter in reader.session.subscriptions
+            begins = min(place if begins is None else begins, reader.where if replaced else place)
         position, records = _add(connection, subscription, request, position, history=wish.start is not None)
         if records is not None:
             retained.append((reader.session.subscriptions[request.filter], records))
     reader.step_back(position)
-    hole = Properties(user_properties=[(INCOMPLETE, wish.hole)]) if wish.hole is not None else None
-    suback, told = _encode_suback(connection, packet, codes, hole)
-    if not told and reader.session.hole is None:
+    hole = [(INCOMPLETE, wish.hole)] if wish.hole is not None else []
+    known = [(POSITION, hub.position(begins))] if begins is not None and not reader.sending_again else []
+    offers = [Properties(user_properties=pairs) for pairs in (hole + known, hole) if pairs]
+    suback = _encode_suback(connection, packet, codes, *offers)
+    if wish.hole is not None and INCOMPLETE.encode() not in suback and reader.session.hole is None:
         reader.session.hole = wish.hole  # told with the next PUBLISH instead
 
     def granted() -> None:
-        connection.output.send(suback)
+        _answer(connection, suback)
         for subscription, records in retained:
             reader.add_retained(subscription, records, place=place)
 
     _store_then(connection, granted)
 
 
-def _encode_suback(
-    connection: Connection, packet: Subscribe, codes: list[ReasonCode], properties: Properties | None
-) -> tuple[bytes, bool]:
-    """SUBACK, and whether it has the properties: not where the client wants none [MQTT-3.1.2-29]
-    or could not take so large a packet [MQTT-3.9.2-1, MQTT-3.9.2-2]."""
-    if properties is not None and connection.explain and connection.version is ProtocolVersion.V5:
-        suback = encode(Suback(packet.packet_id, codes, properties), connection.version)
-        if len(suback) <= connection.reader.max_packet:
-            return suback, True
-    return encode(Suback(packet.packet_id, codes), connection.version), properties is None
+def _encode_suback(connection: Connection, packet: Subscribe, codes: list[ReasonCode], *offers: Properties) -> bytes:
+    """SUBACK with the first of the offered properties that fits: with none where the client wants none
+    [MQTT-3.1.2-29] or could not take so large a packet [MQTT-3.9.2-1, MQTT-3.9.2-2]."""
+    answers = [Suback(packet.packet_id, codes, each) for each in offers] if connection.explain else []
+    return encode_fitting([*answers, Suback(packet.packet_id, codes)], connection.version, connection.reader.max_packet)
+
+
+def _answer(connection: Connection, answer: bytes) -> None:
+    """Send SUBACK or UNSUBACK; a client that cannot take even the reason codes is disconnected [MQTT-3.1.2-24]."""
+    if answer:
+        connection.output.send(answer)
+    else:
+        connection.close_with(ReasonCode.PACKET_TOO_LARGE)
 
 
 def _store_then(connection: Connection, then: Callable[[], None]) -> None:
@@ -199,5 +213,5 @@ def unsubscribe(connection: Connection, packet: Unsubscribe) -> None:
             edge.fanout.remove(reader, filter_)
             reader.drop_retained(filter_)
     reader.step_back(reader.where)
-    unsuback = encode(Unsuback(packet.packet_id, codes), connection.version)
-    _store_then(connection, lambda: connection.output.send(unsuback))
+    unsuback = encode_fitting([Unsuback(packet.packet_id, codes)], connection.version, reader.max_packet)
+    _store_then(connection, lambda: _answer(connection, unsuback))
