@@ -181,7 +181,7 @@ async def test_a_socketio_client_that_does_not_poll_is_bounded_metered_and_fed_w
         await publish(gateway, EVENTS)
         assert await metric(gateway, 'gapless_readers_behind{transport="socketio"}') == 1
         (held,) = (session.queue.qsize() for session in gateway.socketio.server.eio.sockets.values())
-        assert held <= gateway.settings.socketio.polling_queue
+        assert held <= gateway.settings.socketio.max_waiting_messages
         reading = asyncio.create_task(client.until(EVENTS + 49))
         await publish(gateway, 50, start=EVENTS)
         assert await reading == list(range(EVENTS + 50))

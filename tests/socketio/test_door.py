@@ -131,7 +131,7 @@ async def test_the_older_names_of_the_map_work(gateway: Gateway, js: Path) -> No
         assert (await client.event())[0] == "lead:created"
         assert (await client.request("lead:unsubscribe", {"leadId": "123"}))["ok"]
         assert await client.event() == ["lead:unsubscribed", {"leadId": "123"}]
-        assert not gateway.socketio._by_room
+        assert not gateway.socketio._fanout._by_room
 
 
 BAD = [

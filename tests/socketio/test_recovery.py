@@ -132,7 +132,7 @@ async def test_of_two_that_come_back_at_once_the_last_keeps_the_session(js: Path
             await gate.waiting(2)
             gate.open.set()
         (client,) = gateway.socketio._clients.values()
-        assert (client.pid, gateway.socketio.recovered) == (pid, 2)
+        assert (client.pid, gateway.socketio.stats.recovered) == (pid, 2)
         assert {answer.result()["id"] for answer in answers} == {client.sid}
 
 

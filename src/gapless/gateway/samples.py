@@ -29,6 +29,14 @@ def socketio_samples(counts: Mapping[str, int]) -> Iterator[Sample]:
     yield Sample(
         "gapless_connections_refused", "counter", "Connections refused by the gate.", counts["refused"], labels
     )
+    for kind in ("fell_behind", "incomplete"):
+        yield Sample(
+            "gapless_socketio_incidents",
+            "counter",
+            "What the door counts; see its Stats.",
+            counts[kind],
+            {"kind": kind},
+        )
 
 
 def mqtt_samples(stats: EdgeStats) -> Iterator[Sample]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gapless.delivery import Cursor, RecentEvents
@@ -43,6 +43,7 @@ class Hub:
         self._recent_bytes = recent_bytes
         self._recent = RecentEvents()
         self._fanouts: list[Fanout] = []
+        self._flushes: list[Callable[[], None]] = []
         self.retained = RetainedMessages()
         self.head = 0
 
@@ -76,6 +77,11 @@ class Hub:
         """Forget a transport's fan-out."""
         self._fanouts.remove(fanout)
 
+    def after_each_batch(self, flush: Callable[[], None]) -> None:
+        """Call this once all events that were committed together are handed out, in the same step
+        of the event loop: a fan-out may write them together."""
+        self._flushes.append(flush)
+
     def deliver(self, records: Sequence[Record]) -> None:
         """Hand committed events out, in log order. This is the log's committed listener."""
         for record in records:
@@ -84,6 +90,7 @@ class Hub:
             if record.event.retain:
                 self.retained.set(record)
             self._hand_out(record)
+        self._flush()
 
     def deliver_ephemeral(self, event: Event) -> None:
         """Hand an event out that is not in the log: at most once, to those live now."""
@@ -91,6 +98,14 @@ class Hub:
         if event.retain:
             self.retained.set(record)
         self._hand_out(record)
+        self._flush()
+
+    def _flush(self) -> None:
+        for flush in self._flushes:
+            try:
+                flush()
+            except Exception:  # as in `_hand_out`
+                logger.exception("fan-out: %r failed", flush)
 
     def _hand_out(self, record: Record) -> None:
         for fanout in self._fanouts:

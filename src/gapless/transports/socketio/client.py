@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -47,20 +48,40 @@ def _encode_record(record: Record) -> EncodedMessage:
         tail += b"," + _encode_json(record.position)
     if event.binary:
         text = b"".join((b"51-[", name, b',{"_placeholder":true,"num":0},', tail, b"]"))
-        return EncodedMessage([text.decode(), event.data])
+        return EncodedMessage.of(text.decode(), event.data)
     text = b"".join((b"2[", name, b",", data_with_captures(event), b",", tail, b"]"))
-    return EncodedMessage([text.decode()])
+    return EncodedMessage.of(text.decode())
 
 
 def encode_event(name: str, *arguments: object) -> EncodedMessage:
     """Any event of the gateway's own."""
-    return EncodedMessage(["2" + _encode_json([name, *arguments]).decode()])
+    return EncodedMessage.of("2" + _encode_json([name, *arguments]).decode())
 
 
-class Client:
-    """A connected client: its rooms, its place in the log, its connection.
+class Stats(msgspec.Struct):
+    """What the door counts.
 
     Attributes:
+        recovered, not_recovered: clients that came back with a pid.
+        refused: connections that the gate refused.
+        fell_behind: how often a connection was full, and its client fed from the log from then on.
+        incomplete: how often a client was told that events are gone.
+    """
+
+    recovered: int = 0
+    not_recovered: int = 0
+    refused: int = 0
+    fell_behind: int = 0
+    incomplete: int = 0
+
+
+class Client(Cursor):
+    """A connected client: its rooms, its place in the log, its connection.
+
+    While it is live, `gapless.transports.socketio.fanout` writes to it.
+
+    Attributes:
+        write: see `Reader`.
         started: whether CONNECT was sent; nothing may go out before it.
         lost: whether it came back to find that the log no longer covers what it missed.
     """
@@ -68,7 +89,6 @@ class Client:
     __slots__ = (
         "_generation",
         "_reading",
-        "cursor",
         "eio_sid",
         "hub",
         "identity",
@@ -78,45 +98,49 @@ class Client:
         "sid",
         "start",
         "started",
+        "stats",
         "subscriptions",
+        "write",
     )
 
     def __init__(
-        self, *, sid: str, eio_sid: str, pid: str, identity: Identity, queue: OutgoingQueue, hub: Hub, cursor: Cursor
+        self,
+        *,
+        sid: str,
+        eio_sid: str,
+        pid: str,
+        identity: Identity,
+        queue: OutgoingQueue,
+        hub: Hub,
+        position: int,
+        stats: Stats,
     ) -> None:
+        super().__init__(position)
         self.sid = sid
         self.eio_sid = eio_sid
         self.pid = pid
         self.identity = identity
         self.queue = queue
         self.hub = hub
-        self.cursor = cursor
-        self.start = cursor.position
+        self.stats = stats
+        self.start = position
         self.subscriptions = RoomSubscriptions()
         self.started = False
         self.lost = False
+        self.write: Callable[[bytes], None] | None = None
         self._generation = 0
         self._reading: asyncio.Task[None] | None = None
 
     @property
-    def position(self) -> int:
+    def where(self) -> int:
         """Offset up to which everything was written to the connection."""
-        return self.hub.head if self.cursor.live else self.cursor.position
-
-    def deliver(self, record: Record) -> None:
-        """A live event of one of the rooms; left to the feed where the client is behind."""
-        cursor = self.cursor
-        if cursor.live and record.offset > cursor.position:
-            self.queue.send(encode_record(record))
-
-    def deliver_ephemeral(self, record: Record) -> None:
-        """An event outside the log: dropped where the client is behind."""
-        if self.cursor.live and not self.queue.stalled:
-            self.queue.send(encode_record(record))
+        return self.hub.head if self.live else self.position
 
     def connection_full(self) -> None:
         """The connection takes no more: what follows is read from the log later."""
-        self.cursor.fall_behind(self.hub.head)
+        if self.live:
+            self.stats.fell_behind += 1
+            self.fall_behind(self.hub.head)
 
     def connection_drained(self) -> None:
         """The connection takes events again."""
@@ -125,20 +149,20 @@ class Client:
     def rewind(self, position: int) -> None:
         """Read on from an earlier position."""
         self._generation += 1
-        self.cursor.live = False
-        self.cursor.position = position
+        self.live = False
+        self.position = position
 
     def feed(self) -> None:
         """Send what is missing, a page at a time, until the client is live or its connection full."""
-        if not self.started or self._reading is not None or self.cursor.live:
+        if not self.started or self._reading is not None or self.live:
             return
         if not self.subscriptions.since:
-            self.cursor.position = self.hub.head
+            self.position = self.hub.head
         while not self.queue.stalled:
-            if self.cursor.join(self.hub.head):
-                self.subscriptions.passed(self.cursor.position)
+            if self.join(self.hub.head):
+                self.subscriptions.passed(self.position)
                 return
-            page = self.hub.page_now(self.subscriptions.selector, self.cursor.position, limit=PAGE)
+            page = self.hub.page_now(self.subscriptions.selector, self.position, limit=PAGE)
             if page is None:
                 self._reading = asyncio.create_task(self._read_log(), name=f"socketio-read-{self.sid}")
                 return
@@ -150,7 +174,7 @@ class Client:
     async def _read_log(self) -> None:
         generation = self._generation
         try:
-            page = await self.hub.page(self.subscriptions.selector, self.cursor.position, limit=PAGE)
+            page = await self.hub.page(self.subscriptions.selector, self.position, limit=PAGE)
         except Exception:
             logger.exception("cannot read the log for client %s; it is disconnected to come again", self.sid)
             self.queue.abort()
@@ -166,20 +190,20 @@ class Client:
             first = page.records[0].offset - 1 if page.records else page.through
             self.tell_incomplete(first)
         wants = self.subscriptions.wants
-        for record in self.cursor.take(page):
-            if wants(record.event, record.offset):
-                self.queue.send(encode_record(record))
-        self.queue.flush()
+        messages = [encode_record(record) for record in self.take(page) if wants(record.event, record.offset)]
+        if messages:
+            self.queue.send(EncodedMessage.joined(messages))
 
     def tell_incomplete(self, offset: int) -> None:
         """Say that events up to `offset` that the client may have missed are gone."""
+        self.stats.incomplete += 1
         position = self.hub.position(offset)
         self.queue.send(encode_event(INCOMPLETE, {"position": position, "complete": False}, position))
 
     def close(self) -> None:
         """Stop feeding."""
         self.started = False
-        self.cursor.fall_behind(self.hub.head)
+        self.fall_behind(self.hub.head)
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time as _time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,13 +15,14 @@ from gapless.auth import Credentials, Gate, Identity
 from gapless.delivery import Cursor
 from gapless.envelope import Envelope, read_envelope
 from gapless.errors import Forbidden, GaplessError, InvalidPosition, InvalidRequest, Overloaded, Unauthorized
-from gapless.event import Origin, Position, Record
+from gapless.event import Origin, Position
 from gapless.eventlog import EVERYTHING, EventLog
 from gapless.hub import Hub
 from gapless.ingress import Ingress, Publication
 from gapless.topicmap import Alias
 from gapless.topicmap.row import as_text, fill
-from gapless.transports.socketio.client import Client, encode_event
+from gapless.transports.socketio.client import Client, Stats, encode_event
+from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.server import Server
 from gapless.transports.socketio.sessions import SessionStore, StoredSession, new_pid, subscriptions_of
 
@@ -40,7 +41,8 @@ class SocketIoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         max_message_bytes: largest message from a client, in bytes.
         max_rooms: most rooms one client may subscribe to.
         recovery_seconds: how long a disconnected client's rooms are remembered, in seconds.
-        polling_queue: events that may wait for one polling client before it is fed from the log.
+        max_waiting_messages, max_waiting_bytes: what may wait for one client, in packets (polling) and
+            bytes; past either it gets no live events, and is fed from the log once it has taken these.
         admissions: clients connecting at a time; others wait.
         cors_allowed_origins: origins of other sites that may connect; empty: the own origin only.
     """
@@ -51,7 +53,8 @@ class SocketIoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_message_bytes: int = 1_000_000
     max_rooms: int = 1000
     recovery_seconds: float = 7 * 86400.0
-    polling_queue: int = 256
+    max_waiting_messages: int = 256
+    max_waiting_bytes: int = 262_144
     admissions: int = 200
     cors_allowed_origins: tuple[str, ...] = ()
 
@@ -81,13 +84,11 @@ class SocketIoDoor:
         self._clock = clock
         self._sessions = SessionStore(log)
         self._clients: dict[str, Client] = {}
-        self._by_room: dict[str, dict[str, Client]] = {}
+        self._fanout = RoomFanout(clock)
         self._arrivals: dict[str, _Arrival] = {}  # clients that come back, by Engine.IO session, while connecting
         self._resuming: dict[str, asyncio.Event] = {}  # their pids; set once they are in
         self._tending: asyncio.Task[None] | None = None
-        self.recovered = 0
-        self.not_recovered = 0
-        self.refused = 0
+        self.stats = Stats()
         self._aliases = {alias.event: alias for alias in self._map.aliases}
         self.server = self._make_server()
         self.app = socketio.ASGIApp(self.server, socketio_path=self.options.path)
@@ -101,7 +102,8 @@ class SocketIoDoor:
             ping_interval=options.ping_interval,
             ping_timeout=options.ping_timeout,
             max_http_buffer_size=options.max_message_bytes,
-            queue_limit=options.polling_queue,
+            max_waiting_messages=options.max_waiting_messages,
+            max_waiting_bytes=options.max_waiting_bytes,
             logger=_quiet("gapless.socketio.protocol"),
             engineio_logger=_quiet("gapless.socketio.engine"),
         )
@@ -120,11 +122,12 @@ class SocketIoDoor:
         """Begin: forget sessions that are too old, then take part in the fan-out."""
         await self.tend_sessions()
         self._tending = asyncio.create_task(self._tend_regularly(), name="socketio-sessions")
-        self._hub.add(self)
+        self._hub.add(self._fanout)
+        self._hub.after_each_batch(self._fanout.flush)
 
     async def stop(self) -> None:
         """End every connection; clients come back elsewhere, or after the restart."""
-        self._hub.remove(self)
+        self._hub.remove(self._fanout)
         if self._tending is not None:
             self._tending.cancel()
             await asyncio.wait([self._tending])
@@ -159,40 +162,15 @@ class SocketIoDoor:
     @property
     def behind(self) -> int:
         """Connected clients that are being fed from the log now."""
-        return sum(not client.cursor.live for client in self._clients.values())
+        return sum(not client.live for client in self._clients.values())
 
     def counts(self) -> dict[str, int]:
         """What the door counts, for `/metrics`."""
         return {
             "connections": self.connections,
             "behind": self.behind,
-            "recovered": self.recovered,
-            "not_recovered": self.not_recovered,
-            "refused": self.refused,
+            **msgspec.structs.asdict(self.stats),
         }
-
-    # --- fan-out
-
-    def deliver(self, record: Record) -> None:
-        """See `gapless.hub.Fanout`."""
-        rooms = record.event.rooms
-        by_room = self._by_room
-        if len(rooms) == 1:
-            clients = by_room.get(rooms[0])
-        else:
-            found = [members for room in rooms if (members := by_room.get(room))]
-            clients = found[0] if len(found) == 1 else {sid: c for members in found for sid, c in members.items()}
-        if not clients:
-            return
-        expires = record.event.expires
-        if expires is not None and expires <= self._clock() * 1000:
-            return
-        if record.offset:
-            for client in clients.values():
-                client.deliver(record)
-        else:
-            for client in clients.values():
-                client.deliver_ephemeral(record)
 
     # --- the life of a connection (see server.Lifecycle)
 
@@ -215,7 +193,7 @@ class SocketIoDoor:
         if session is not None and cursor is None:  # it never got an event: from its connect on
             cursor = self._hub.cursor_at(Position(self._hub.epoch, session.start))
         if session is None or cursor is None or not cursor.complete:
-            self.not_recovered += 1
+            self.stats.not_recovered += 1
             return None
         predecessor = self._clients.get(session.sid)
         if predecessor is not None and predecessor.pid == pid:
@@ -262,7 +240,7 @@ class SocketIoDoor:
                 await self._gate.authenticate(_credentials(auth, environ)) if arrival is None else arrival.identity
             )
         except Unauthorized as error:
-            self.refused += 1
+            self.stats.refused += 1
             raise socketio.exceptions.ConnectionRefusedError(error.message, error.to_wire()) from error
         client = Client(
             sid=sid,
@@ -271,15 +249,16 @@ class SocketIoDoor:
             identity=identity,
             queue=self.server.eio.sockets[eio_sid].queue,
             hub=self._hub,
-            cursor=Cursor(self._hub.head) if arrival is None or arrival.cursor is None else arrival.cursor,
+            position=self._hub.head if arrival is None or arrival.cursor is None else arrival.cursor.position,
+            stats=self.stats,
         )
         client.lost = arrival is not None and session is None
         if session is not None:
-            self.recovered += 1
+            self.stats.recovered += 1
             await self._restore(client, session)
         self._clients[sid] = client
-        client.queue.readers.append(client)
-        self._index(client, client.subscriptions.since)
+        client.queue.add_reader(client)
+        self._fanout.join(client, client.subscriptions.since)
         await self._save(client)
 
     async def _restore(self, client: Client, session: StoredSession) -> None:
@@ -292,20 +271,19 @@ class SocketIoDoor:
             return
         # The client was being taken back in the log. If the last event it has was delivered
         # before that, the way back had not begun to reach it: go back again.
-        offset = client.cursor.position
+        offset = client.position
         page = await self._hub.page(EVERYTHING, offset - 1, limit=1) if offset else None
         last = page.records[0] if page is not None and page.records else None
         if last is None or any(window.covers(last.event, offset) for window in session.windows):
-            client.cursor.position = min([offset, *client.subscriptions.since.values()])
+            client.position = min([offset, *client.subscriptions.since.values()])
 
     async def _on_disconnect(self, sid: str, reason: str) -> None:
         client = self._clients.pop(sid, None)
         if client is None:
             return
         client.close()
-        self._unindex(client, tuple(client.subscriptions.since))
-        if client in client.queue.readers:
-            client.queue.readers.remove(client)
+        self._fanout.leave(client, tuple(client.subscriptions.since))
+        client.queue.remove_reader(client)
         if reason == self.server.reason.CLIENT_DISCONNECT:
             await self._sessions.forget(client.pid)
         else:
@@ -326,18 +304,6 @@ class SocketIoDoor:
             seen=int(self._clock() * 1000),
         )
 
-    def _index(self, client: Client, rooms: Iterable[str]) -> None:
-        for room in rooms:
-            self._by_room.setdefault(room, {})[client.sid] = client
-
-    def _unindex(self, client: Client, rooms: Iterable[str]) -> None:
-        for room in rooms:
-            members = self._by_room.get(room)
-            if members is not None and members.get(client.sid) is client:
-                del members[client.sid]
-                if not members:
-                    del self._by_room[room]
-
     # --- what clients ask for
 
     async def _subscribe(self, client: Client, rooms: list[str], after: object = None) -> dict[str, Any]:
@@ -349,13 +315,13 @@ class SocketIoDoor:
             limit = self.options.max_rooms
             raise Overloaded(f"more than {limit} rooms on one connection", hint="unsubscribe from some", limit=limit)
         start, complete = self._start_of(after)
-        position = client.position
+        position = client.where
         reached = subscriptions.subscribe(rooms, start=start, position=position)
         if reached < position:
             client.rewind(reached)
-        self._index(client, rooms)
+        self._fanout.join(client, rooms)
         await self._save(client)
-        if not client.cursor.live:
+        if not client.live:
             asyncio.get_running_loop().call_soon(client.feed)  # after the answer
         return {"ok": True, "rooms": rooms, "position": self._hub.position(start), "complete": complete}
 
@@ -387,7 +353,7 @@ class SocketIoDoor:
 
     async def _unsubscribe(self, client: Client, rooms: list[str]) -> None:
         client.subscriptions.unsubscribe(rooms)
-        self._unindex(client, rooms)
+        self._fanout.leave(client, rooms)
         await self._save(client)
 
     async def _on_publish(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:

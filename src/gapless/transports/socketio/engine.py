@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import engineio
@@ -61,31 +60,23 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]
     """One Engine.IO 4 server.
 
     Args:
-        queue_limit: packets that may wait for one polling client before it counts as slow.
+        max_waiting_messages, max_waiting_bytes: see `OutgoingQueue`.
     """
 
     _async: dict[str, Any]
 
-    def __init__(self, *args: Any, queue_limit: int = 256, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, max_waiting_messages: int = 256, max_waiting_bytes: int = 262_144, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self._async = {**self._async, "websocket": EngineWebSocket}
-        self._queue_limit = queue_limit
-        self._dirty: list[OutgoingQueue] = []
+        self._max_waiting_messages = max_waiting_messages
+        self._max_waiting_bytes = max_waiting_bytes
         Payload.max_decode_packets = MAX_POLL_PACKETS
 
     def create_queue(self, *args: Any, **options: Any) -> OutgoingQueue:
         """The queue of a new connection."""
-        return OutgoingQueue(self._queue_limit, self._flush_later)
-
-    def _flush_later(self, queue: OutgoingQueue) -> None:
-        if not self._dirty:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._dirty.append(queue)
-
-    def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for queue in dirty:
-            queue.flush()
+        return OutgoingQueue(max_messages=self._max_waiting_messages, max_bytes=self._max_waiting_bytes)
 
     async def drop(self, eio_sid: str, reason: str) -> None:
         """End a connection without waiting for its peer, which may be gone."""

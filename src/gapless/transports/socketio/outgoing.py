@@ -10,7 +10,7 @@ the queue.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from engineio import packet as eio
@@ -19,21 +19,43 @@ from gapless.transports.raw_websocket import BINARY, TEXT, LendingWebSocket, fra
 
 
 class Reader(Protocol):
-    """Who is told when the connection can take no more, or again."""
+    """Who uses the connection.
 
-    def connection_full(self) -> None: ...
+    Attributes:
+        write: writes finished frames to the socket; None where messages must go through `send`.
+    """
 
-    def connection_drained(self) -> None: ...
+    write: Callable[[bytes], None] | None
+
+    def connection_full(self) -> None:
+        """The connection can take no more live events."""
+
+    def connection_drained(self) -> None:
+        """It can again."""
 
 
 class EncodedMessage:
-    """One Socket.IO packet, encoded once for every client: frames for WebSocket, packets for polling."""
+    """Socket.IO packets, encoded once for every client: frames for WebSocket, packets for polling."""
 
     __slots__ = ("frames", "packets")
 
-    def __init__(self, parts: list[str | bytes]) -> None:
-        self.packets = [eio.Packet(eio.MESSAGE, part) for part in parts]
-        self.frames = b"".join(encode_frame(packet) for packet in self.packets)
+    def __init__(self, packets: list[Any], frames: bytes) -> None:
+        self.packets = packets
+        self.frames = frames
+
+    @classmethod
+    def of(cls, *parts: str | bytes) -> EncodedMessage:
+        """One Socket.IO packet: its text, and its binary attachments."""
+        packets = [eio.Packet(eio.MESSAGE, part) for part in parts]
+        return cls(packets, b"".join([encode_frame(packet) for packet in packets]))
+
+    @classmethod
+    def joined(cls, messages: Sequence[EncodedMessage]) -> EncodedMessage:
+        """Several, in order."""
+        if len(messages) == 1:
+            return messages[0]
+        packets = [packet for message in messages for packet in message.packets]
+        return cls(packets, b"".join([message.frames for message in messages]))
 
 
 def encode_frame(packet: Any) -> bytes:
@@ -48,63 +70,67 @@ class OutgoingQueue(asyncio.Queue[Any]):
     """The queue of one connection.
 
     Args:
-        limit: packets that may wait for a polling client; beyond it the connection is full.
+        max_messages, max_bytes: what may wait for a client; beyond either it is slow, and gets
+            no more live events until it has taken what waits.
 
     Attributes:
-        readers: told of full and drained; one per Socket.IO session on the connection.
+        write: writes finished frames straight to the socket; None while packets must queue.
         stalled: whether the connection can take no more live events now.
     """
 
-    def __init__(self, limit: int, flush_later: Callable[[OutgoingQueue], None]) -> None:
+    def __init__(self, *, max_messages: int, max_bytes: int) -> None:
         super().__init__()
-        self.readers: list[Reader] = []
+        self.write: Callable[[bytes], None] | None = None
         self.stalled = False
-        self._limit = limit
-        self._flush_later = flush_later
+        self._readers: list[Reader] = []  # one per Socket.IO session on the connection
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._bytes = 0  # of messages that wait in the queue
         self._raw: LendingWebSocket | None = None
-        self._attached = False
-        self._joined: list[bytes] = []
+
+    def add_reader(self, reader: Reader) -> None:
+        """Tell it of the connection from now on."""
+        self._readers.append(reader)
+        reader.write = self.write
+
+    def remove_reader(self, reader: Reader) -> None:
+        """It uses the connection no more."""
+        if reader in self._readers:
+            self._readers.remove(reader)
+            reader.write = None
 
     # --- taking packets in
 
     async def put(self, packet: Any) -> None:
         """What python-engineio sends: OPEN, pings, acknowledgements, CONNECT, CLOSE (None ends it)."""
-        if self._attached and packet is not None:
-            self.flush()
-            self._write(encode_frame(packet))
+        if self.write is not None and packet is not None:
+            self._write_frames(self.write, encode_frame(packet))
         else:
             self.put_nowait(packet)
 
     def send(self, message: EncodedMessage) -> None:
-        """A pre-encoded message; written at the end of this turn of the loop, joined with others."""
-        if self._attached:
-            if not self._joined:
-                self._flush_later(self)
-            self._joined.append(message.frames)
+        """Pre-encoded packets, written at once or queued."""
+        if self.write is not None:
+            self._write_frames(self.write, message.frames)
             return
         for packet in message.packets:
             self.put_nowait(packet)
-        if self.qsize() >= self._limit:
+        self._bytes += len(message.frames)
+        if self.qsize() >= self._max_messages or self._bytes >= self._max_bytes:
             self._set_full()
 
-    def flush(self) -> None:
-        """Write what was joined."""
-        joined = self._joined
-        if joined:
-            frames = joined[0] if len(joined) == 1 else b"".join(joined)
-            joined.clear()
-            self._write(frames)
-
-    def _write(self, frames: bytes) -> None:
-        if self._raw is not None and not self._raw.write(frames):
+    def _write_frames(self, write: Callable[[bytes], None], frames: bytes) -> None:
+        try:
+            write(frames)
+        except RuntimeError:  # uvloop: the handle is closed, connection_lost has not run yet
             self.writer_lost()
 
     # --- handing packets out, on WebSocket's writer task or a poll
 
     async def get(self) -> Any:
-        if self._raw is not None and not self._attached and self.empty():
-            self._attached = True
+        if self._raw is not None and self.write is None and self.empty():
             self._raw.borrower = self
+            self._set_write(self._raw.transport.write)
         packet = await super().get()
         self._check_drained()
         return packet
@@ -115,18 +141,21 @@ class OutgoingQueue(asyncio.Queue[Any]):
         return packet
 
     def _check_drained(self) -> None:
-        if self.stalled and not self._attached and self.qsize() == 0:
-            asyncio.get_running_loop().call_soon(self._set_drained)
+        if self.empty():
+            self._bytes = 0
+            if self.stalled and self.write is None:
+                asyncio.get_running_loop().call_soon(self._set_drained)
 
     # --- the lent WebSocket
 
     def lend(self, raw: LendingWebSocket) -> None:
         """From now on a WebSocket carries this connection; it is used once its writer is idle."""
-        self._raw = raw
+        if self._raw is None:
+            self._raw = raw
+            raw.transport.set_write_buffer_limits(self._max_bytes)
 
     def detach(self) -> None:
         """Go back to the queue: the connection closes."""
-        self.flush()
         self.writer_lost()
 
     def writer_paused(self) -> None:
@@ -136,8 +165,7 @@ class OutgoingQueue(asyncio.Queue[Any]):
         self._set_drained()
 
     def writer_lost(self) -> None:
-        self._attached = False
-        self._joined.clear()
+        self._set_write(None)
         raw, self._raw = self._raw, None
         if raw is not None and raw.borrower is self:
             raw.borrower = None
@@ -147,14 +175,19 @@ class OutgoingQueue(asyncio.Queue[Any]):
         if self._raw is not None:
             self._raw.abort()
 
+    def _set_write(self, write: Callable[[bytes], None] | None) -> None:
+        self.write = write
+        for reader in self._readers:
+            reader.write = write
+
     def _set_full(self) -> None:
         if not self.stalled:
             self.stalled = True
-            for reader in self.readers:
+            for reader in self._readers:
                 reader.connection_full()
 
     def _set_drained(self) -> None:
         if self.stalled:
             self.stalled = False
-            for reader in tuple(self.readers):
+            for reader in tuple(self._readers):
                 reader.connection_drained()
