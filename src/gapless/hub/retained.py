@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from gapless.event import Record
 from gapless.mqtt.filters import matches
 
 
 class RetainedMessages:
-    """Retained messages by topic. The log's database keeps them; this is its mirror in memory."""
+    """Retained messages by topic. The log's database keeps them; this is its mirror in memory.
+
+    Times are in milliseconds since the Unix epoch. One that has expired is dropped where a filter
+    comes upon it, and by `drop_expired`.
+    """
 
     def __init__(self) -> None:
         self._by_topic: dict[str, Record] = {}
@@ -28,13 +30,23 @@ class RetainedMessages:
         """The topic's last value."""
         return self._by_topic.get(topic)
 
-    def matching(self, pattern: str) -> Iterator[Record]:
-        """The last values of all topics that a filter matches."""
+    def matching(self, pattern: str, *, now: int) -> list[Record]:
+        """The last values of all topics that a filter matches, without those that have expired."""
         if "+" not in pattern and "#" not in pattern:
             record = self._by_topic.get(pattern)
-            if record is not None:
-                yield record
-            return
-        for topic, record in self._by_topic.items():
-            if matches(pattern, topic):
-                yield record
+            found = [] if record is None else [record]
+        else:
+            found = [record for topic, record in self._by_topic.items() if matches(pattern, topic)]
+        return [record for record in found if not self._drop_if_expired(record, now)]
+
+    def drop_expired(self, now: int) -> None:
+        """Forget all that have expired, as `EventLog.trim` does on disk."""
+        for record in list(self._by_topic.values()):
+            self._drop_if_expired(record, now)
+
+    def _drop_if_expired(self, record: Record, now: int) -> bool:
+        expires = record.event.expires
+        if expires is None or expires > now:
+            return False
+        del self._by_topic[record.event.topic]
+        return True

@@ -19,6 +19,10 @@ INCOMPLETE = "gapless-incomplete"
 """User property of the first PUBLISH after a hole, and of a SUBACK: the position after which
 events that were asked for are no longer in the log."""
 
+MOST_FORMS = 12
+"""Encodings that are kept with one event. Each subscription identifier makes another; past the
+bound one is made anew for each client, so that an event's memory stays a few times its size."""
+
 _JSON = "application/json"
 
 
@@ -36,18 +40,16 @@ def template_of(record: Record, grant: Grant, version: ProtocolVersion, *, retai
             payload, _ = _content(record, bare=False)
             template = record.forms[key] = PublishTemplate(record.event.topic, payload, version=version, retain=retain)
         return template
-    key = ("mqtt", 5, retain, grant.identifiers, grant.bare)
     expires = record.event.expires
-    if expires is None:
-        template = record.forms.get(key)
-        if template is None:
-            template = record.forms[key] = build_v5(record, grant, retain=retain)
-        return template
-    remaining = max(0, (expires - now + 999) // 1000)
-    cached: tuple[int, PublishTemplate] | None = record.forms.get(key)
-    if cached is None or cached[0] != remaining:
-        cached = record.forms[key] = (remaining, build_v5(record, grant, retain=retain, expiry=remaining))
-    return cached[1]
+    remaining = None if expires is None else max(0, (expires - now + 999) // 1000)
+    key = ("mqtt", 5, retain, grant.identifiers, grant.bare)
+    kept: tuple[int | None, PublishTemplate] | None = record.forms.get(key)
+    if kept is not None and kept[0] == remaining:
+        return kept[1]
+    template = build_v5(record, grant, retain=retain, expiry=remaining)
+    if kept is not None or len(record.forms) < MOST_FORMS:
+        record.forms[key] = (remaining, template)
+    return template
 
 
 def build_v5(

@@ -197,7 +197,8 @@ class Reader(Feed):
         """The client is told that it is connected: send what was in flight, then what it missed."""
         for sub in list(self.session.subscriptions.values()):
             if sub.retained_due:
-                self.add_retained(sub, self.hub.retained.matching(sub.filter), place=self.hub.head)
+                records = self.hub.retained.matching(sub.filter, now=self.keeper.now_ms())
+                self.add_retained(sub, records, place=self.hub.head)
         self.go_on()
 
     # Live events, called by the fan-out

@@ -179,7 +179,7 @@ def _add(
     if not subscription.shared and (request.retain_handling == 0 or (request.retain_handling == 1 and new)):
         records = [
             record
-            for record in edge.hub.retained.matching(subscription.filter)
+            for record in edge.hub.retained.matching(subscription.filter, now=edge.sessions.now_ms())
             if not history or record.offset <= subscription.since
         ]
         subscription = msgspec.structs.replace(subscription, retained_due=bool(records))
