@@ -32,7 +32,7 @@ def here(*arguments: str) -> Finished:
     return Finished(result.exit_code, result.stdout, result.stderr)
 
 
-COMMANDS = ["serve", "demo", "publish", "subscribe", "check"]
+COMMANDS = ["serve", "demo", "publish", "subscribe", "check", "torture"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -86,6 +86,8 @@ async def test_prints_its_version() -> None:
         (["check"], "name one thing"),
         (["check", "tcp://h"], "tcp"),
         (["demo", "--port", "-1"], "greater than or equal to 0"),
+        (["torture", "--seconds", "0"], "--seconds"),
+        (["torture", "--keep", "."], "not empty"),
     ],
 )
 def test_wrong_usage_exits_with_2_and_says_how_to_mend_it(arguments: list[str], said: str) -> None:

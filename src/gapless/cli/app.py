@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from gapless import __version__
-from gapless.cli import check, demo, publish, serve, subscribe
+from gapless.cli import check, demo, publish, serve, subscribe, torture
 
 app = typer.Typer(
     name="gapless",
@@ -42,3 +42,4 @@ app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(epilog=publish.EXAMPLES)(publish.publish)
 app.command(epilog=subscribe.EXAMPLES)(subscribe.subscribe)
 app.command(epilog=check.EXAMPLES)(check.check)
+app.command(epilog=torture.EXAMPLES)(torture.torture)

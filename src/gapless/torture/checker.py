@@ -17,6 +17,14 @@ LOG = "the log"
 """Stands for a client where the log itself is at fault."""
 
 
+_FORGETTING = {
+    "gateway-kill": "a kill of the gateway",
+    "broker-kill": "a kill of the broker",
+    "disk-full": "a full disk",
+}
+"""Faults at which a server may forget QoS 1 acknowledgements that it got just before, and how they are called."""
+
+
 class Violation(StrEnum):
     """What can be wrong.
 
@@ -155,10 +163,10 @@ class _Checker:
         self._acknowledged = 0
         self._tried: dict[str, _Event] = {}
         self._offsets: dict[str, int] = {}
-        self._kills: dict[str, list[float]] = {"gateway": [], "broker": []}
+        self._forgetting: dict[str, list[FaultDone]] = {"gateway": [], "broker": []}
         for fault in history.faults:
-            if fault.kind.endswith("-kill") and fault.target in self._kills:
-                self._kills[fault.target].append(fault.began)
+            if fault.kind in _FORGETTING:
+                self._forgetting[fault.target].append(fault)
 
     def check(self) -> Report:
         history = self._history
@@ -309,9 +317,10 @@ class _Checker:
             if line.get("dup"):
                 self._allowed["again at QoS 1, flagged DUP"] += 1
                 return
-            if any(since <= kill <= heard.since for kill in self._kills[server]):
-                self._allowed[f"again at QoS 1, after a kill of the {server}"] += 1
-                return
+            for fault in self._forgetting[server]:
+                if since <= fault.healed and fault.began <= heard.since:
+                    self._allowed[f"again at QoS 1, after {_FORGETTING[fault.kind]}"] += 1
+                    return
         text = f"it came again, at QoS {line['qos']}" if "qos" in line else "it came again"
         self._find(Violation.duplicated, heard.client.name, key, text=text, at=line["t"])
 

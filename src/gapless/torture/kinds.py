@@ -19,7 +19,7 @@ class Promise(StrEnum):
     Attributes:
         once: each event once, in the log's order, also over kills of the client: its journal is its cursor.
         qos1: a stock MQTT session: in order, and again only what its acknowledgement may not have
-            reached (MQTT 5 §4.3.2): flagged DUP, or after a kill of the server.
+            reached, or cannot have outlived (MQTT 5 §4.3.2): flagged DUP, or after a kill or a full disk of the server.
         qos2: the same for messages at QoS 1; those at QoS 2 once (§4.3.3). In order within each QoS (§4.6).
     """
 

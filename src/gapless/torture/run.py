@@ -180,8 +180,14 @@ class Watch:
         for player in self._world.publisher_groups():
             player.tell("stop")
         until = time.time() + SETTLE
-        while not all([reading.look().done for reading in self._publishers.values()]) and time.time() < until:
-            await asyncio.sleep(_LOOK)  # noqa: ASYNC110 other processes write the journals
+        while not self._are_done():
+            if time.time() > until:
+                return
+            await asyncio.sleep(_LOOK)
+
+    def _are_done(self) -> bool:
+        readings = [reading.look() for reading in self._publishers.values()]
+        return all(reading.done for reading in readings)
 
     def publish_ends(self, keys: Sequence[str]) -> None:
         """Events to wait for besides."""

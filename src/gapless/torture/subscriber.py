@@ -20,6 +20,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from gapless.client import (
     Backoff,
@@ -185,7 +186,12 @@ class PahoSession:
         threading.Thread(target=_end_with_standard_input, daemon=True).start()
         self._client.loop_forever(retry_first_connection=True)
 
-    def _on_connect(self, client: paho.Client, userdata: object, flags: paho.ConnectFlags, *_: object) -> None:
+    def _on_connect(
+        self, client: paho.Client, userdata: object, flags: paho.ConnectFlags, code: ReasonCode, *_: object
+    ) -> None:
+        if code.is_failure:
+            self._journal.write("lost", why=f"refused for now: {code}")
+            return
         fields = {} if self._is_new else {"session": flags.session_present}
         self._journal.write("connection", transport="mqtt", **fields)
         if not flags.session_present:

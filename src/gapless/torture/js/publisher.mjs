@@ -31,7 +31,7 @@ function mqttDoor({ url, door }, journal) {
   const qos = five ? 1 : 2;
   const client = load("mqtt").connect(url, {
     clientId: `torture-${door}`, clean: false, protocolVersion: five ? 5 : 4, connectTimeout: 5000,
-    reconnectPeriod: 300, keepalive: 5, ...(five ? { properties: { sessionExpiryInterval: 86400 } } : {}),
+    reconnectPeriod: 300, keepalive: 5, reconnectOnConnackError: true, ...(five ? { properties: { sessionExpiryInterval: 86400 } } : {}),
   });
   client.on("error", (error) => journal.write("retry", { why: error.message }));
   return async (n, data) => {

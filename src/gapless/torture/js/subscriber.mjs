@@ -62,7 +62,7 @@ function mqtt(qos, protocolVersion) {
   const five = protocolVersion === 5 ? { properties: { sessionExpiryInterval: 86400 } } : {};
   const client = load("mqtt").connect(config.url, {
     clientId: `torture-${config.name}`, clean: false, protocolVersion, ...five,
-    reconnectPeriod: 300, connectTimeout: 5000, keepalive: 5, resubscribe: false,
+    reconnectPeriod: 300, connectTimeout: 5000, keepalive: 5, resubscribe: false, reconnectOnConnackError: true,
   });
   let isNew = !wasHere;
   client.on("connect", ({ sessionPresent }) => {
