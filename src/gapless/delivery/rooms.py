@@ -15,12 +15,19 @@ import msgspec
 from gapless.event import Event
 from gapless.eventlog.contract import Selector
 
+_KEPT = 8
+"""Windows kept after they were passed: steps back whose events may be on their way at one moment."""
+
 
 class Window(msgspec.Struct, frozen=True, array_like=True):
-    """Events up to `upto` were delivered, if they are in one of `rooms`, after its offset there."""
+    """Events up to `upto` were delivered, if they are in one of `rooms`, after its offset there.
+
+    Events up to `unclear` may also have been delivered through rooms that had been left.
+    """
 
     rooms: dict[str, int]
     upto: int
+    unclear: int = 0
 
     def covers(self, event: Event, offset: int) -> bool:
         """Whether the event was delivered then."""
@@ -28,6 +35,14 @@ class Window(msgspec.Struct, frozen=True, array_like=True):
             return False
         rooms = self.rooms
         return any(room in rooms and offset > rooms[room] for room in event.rooms)
+
+    def split(self, rooms: Iterable[str], start: int) -> list[Window]:
+        """This window for a reader that hears rooms from `start` on, which it may have left: they come anew."""
+        left = self.rooms.keys() & rooms
+        if not left or start >= self.upto:
+            return [self]
+        others = {room: since for room, since in self.rooms.items() if room not in left}
+        return [Window(self.rooms, start, start), Window(others, self.upto, self.upto)]
 
 
 class RoomSubscriptions:
@@ -38,12 +53,13 @@ class RoomSubscriptions:
         windows: what steps back in the log must not deliver again.
     """
 
-    __slots__ = ("_selector", "since", "windows")
+    __slots__ = ("_selector", "_unclear", "since", "windows")
 
     def __init__(self, since: dict[str, int] | None = None, windows: Iterable[Window] = ()) -> None:
         self.since: dict[str, int] = since if since is not None else {}
         self.windows: list[Window] = list(windows)
         self._selector: Selector | None = None
+        self._unclear = 0
 
     @property
     def selector(self) -> Selector:
@@ -65,27 +81,68 @@ class RoomSubscriptions:
         new = [room for room in rooms if room not in self.since]
         if not new:
             return position
-        if start < position and self.since:
-            self.windows.append(Window(dict(self.since), position))
+        if start < position:
+            self.windows.append(Window(dict(self.since), position, self._unclear))
         for room in new:
             self.since[room] = start
+        if self.windows:
+            self.windows = [part for window in self.windows for part in window.split(new, start)]
         self._selector = None
         return min(start, position)
 
-    def unsubscribe(self, rooms: Iterable[str]) -> None:
-        """Hear rooms no more, from now on."""
+    def unsubscribe(self, rooms: Iterable[str], *, position: int) -> None:
+        """Hear rooms no more, from now on.
+
+        Args:
+            position: offset up to which the reader has everything.
+        """
         for room in rooms:
             self.since.pop(room, None)
+        self._unclear = max(self._unclear, position)
         self._selector = None
 
     def wants(self, event: Event, offset: int) -> bool:
         """Whether an event read from the log is to be delivered."""
+        return self._hears(event, offset) and not any(window.covers(event, offset) for window in self.windows)
+
+    def resume(self, start: int, offset: int | None, last: Event | None) -> int:
+        """Where to read on for a reader that lost its connection, with what was on its way.
+
+        Nothing that was lost on its way is left out, whether it was sent before a step back or after.
+        Where the reader had left rooms before a step back, and lost the connection before it had all that
+        the step brings, some of it may be repeated: which of the two its last event came from is not known.
+
+        Args:
+            start: offset at which the reader began.
+            offset: offset of the last event that reached it; None where none did.
+            last: that event; None where the log no longer has it.
+
+        Returns:
+            The offset to read on from.
+        """
+        if offset is None:
+            self.windows.clear()
+            return min([start, *self.since.values()])
+        self._unclear = max(self._unclear, offset)
+        for number, window in enumerate(self.windows):
+            if offset > window.upto:
+                continue
+            if last is None or offset <= window.unclear or window.covers(last, offset) or not self._hears(last, offset):
+                # It came before this step back: what was sent after it got lost.
+                self.windows[number:] = [Window(window.rooms, offset, offset)]
+                return min([offset, *self.since.values()])
+        return offset
+
+    def _hears(self, event: Event, offset: int) -> bool:
         since = self.since
-        if not any(room in since and offset > since[room] for room in event.rooms):
-            return False
-        return not any(window.covers(event, offset) for window in self.windows)
+        return any(room in since and offset > since[room] for room in event.rooms)
 
     def passed(self, position: int) -> None:
-        """Forget the windows that a reader has left behind."""
-        if self.windows:
-            self.windows = [window for window in self.windows if window.upto > position]
+        """Forget windows that the reader has left behind, but for the last ones.
+
+        What was written to a connection may still be lost with it: `resume` then needs them.
+        """
+        if len(self.windows) > _KEPT:
+            self.windows = [window for window in self.windows[:-_KEPT] if window.upto > position] + self.windows[
+                -_KEPT:
+            ]

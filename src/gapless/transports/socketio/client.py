@@ -87,7 +87,6 @@ class Client(Cursor):
     """
 
     __slots__ = (
-        "_generation",
         "_reading",
         "eio_sid",
         "hub",
@@ -128,7 +127,6 @@ class Client(Cursor):
         self.started = False
         self.lost = False
         self.write: Callable[[bytes], None] | None = None
-        self._generation = 0
         self._reading: asyncio.Task[None] | None = None
 
     @property
@@ -148,7 +146,6 @@ class Client(Cursor):
 
     def rewind(self, position: int) -> None:
         """Read on from an earlier position."""
-        self._generation += 1
         self.live = False
         self.position = position
 
@@ -172,16 +169,16 @@ class Client(Cursor):
                 return
 
     async def _read_log(self) -> None:
-        generation = self._generation
+        selector = self.subscriptions.selector
         try:
-            page = await self.hub.page(self.subscriptions.selector, self.position, limit=PAGE)
+            page = await self.hub.page(selector, self.position, limit=PAGE)
         except Exception:
             logger.exception("cannot read the log for client %s; it is disconnected to come again", self.sid)
             self.queue.abort()
             return
         finally:
             self._reading = None
-        if generation == self._generation:  # else the client was taken back meanwhile
+        if selector is self.subscriptions.selector:  # else the client hears other rooms, maybe from further back
             self._send_page(page)
         self.feed()
 

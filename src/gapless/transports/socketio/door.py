@@ -186,6 +186,7 @@ class SocketIoDoor:
         self._resuming[pid] = asyncio.Event()
         arrival = self._arrivals[eio_sid] = _Arrival(pid, identity)
         cursor = self._cursor_from(auth.get("offset"))
+        arrival.offset = None if cursor is None else cursor.position
         session = await self._sessions.load(pid)
         if session is not None and session.user_id != identity.user_id:
             logger.warning("a client showed the pid of another user's session %s", session.sid)
@@ -253,29 +254,24 @@ class SocketIoDoor:
             stats=self.stats,
         )
         client.lost = arrival is not None and session is None
-        if session is not None:
+        if arrival is not None and session is not None:
             self.stats.recovered += 1
-            await self._restore(client, session)
+            await self._restore(client, session, arrival.offset)
         self._clients[sid] = client
         client.queue.add_reader(client)
         self._fanout.join(client, client.subscriptions.since)
         await self._save(client)
 
-    async def _restore(self, client: Client, session: StoredSession) -> None:
+    async def _restore(self, client: Client, session: StoredSession, offset: int | None) -> None:
         client.start = session.start
         client.subscriptions = subscriptions_of(session)
-        client.subscriptions.unsubscribe(
-            [room for room in session.since if not self._may_subscribe(client.identity, room)]
-        )
-        if not session.windows:
-            return
-        # The client was being taken back in the log. If the last event it has was delivered
-        # before that, the way back had not begun to reach it: go back again.
-        offset = client.position
-        page = await self._hub.page(EVERYTHING, offset - 1, limit=1) if offset else None
-        last = page.records[0] if page is not None and page.records else None
-        if last is None or any(window.covers(last.event, offset) for window in session.windows):
-            client.position = min([offset, *client.subscriptions.since.values()])
+        last = None
+        if offset and session.windows:
+            page = await self._hub.page(EVERYTHING, offset - 1, limit=1)
+            last = next((record.event for record in page.records if record.offset == offset), None)
+        client.position = client.subscriptions.resume(session.start, offset, last)
+        forbidden = [room for room in session.since if not self._may_subscribe(client.identity, room)]
+        client.subscriptions.unsubscribe(forbidden, position=client.position)
 
     async def _on_disconnect(self, sid: str, reason: str) -> None:
         client = self._clients.pop(sid, None)
@@ -352,7 +348,7 @@ class SocketIoDoor:
         return {"ok": True, "rooms": rooms}
 
     async def _unsubscribe(self, client: Client, rooms: list[str]) -> None:
-        client.subscriptions.unsubscribe(rooms)
+        client.subscriptions.unsubscribe(rooms, position=client.where)
         self._fanout.leave(client, rooms)
         await self._save(client)
 
@@ -418,13 +414,14 @@ def _quiet(name: str) -> logging.Logger:
 class _Arrival:
     """A client that comes back, while it connects; without a session it could not be recovered."""
 
-    __slots__ = ("cursor", "identity", "pid", "session")
+    __slots__ = ("cursor", "identity", "offset", "pid", "session")
 
     def __init__(self, pid: str, identity: Identity) -> None:
         self.pid = pid
         self.identity = identity
         self.session: StoredSession | None = None
         self.cursor: Cursor | None = None
+        self.offset: int | None = None
 
 
 def _credentials(auth: object, environ: Mapping[str, Any]) -> Credentials:
