@@ -127,11 +127,6 @@ def test_json_over_several_lines_is_kept_on_one() -> None:
     assert b"\n" not in read_payload(b'{\n  "a": 1\n}').data
 
 
-def test_json_is_demanded_where_it_was_promised() -> None:
-    with pytest.raises(InvalidPayload):
-        read_payload(b"\xff\xfe", json_expected=True)
-
-
 @pytest.mark.parametrize(
     "document",
     [

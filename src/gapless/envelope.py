@@ -20,7 +20,7 @@ _encode_json = msgspec.json.Encoder().encode
 _ID_BYTES = 128
 
 
-class Envelope(msgspec.Struct, kw_only=True):
+class Envelope(msgspec.Struct, kw_only=True, gc=False):
     """What a payload says of itself; None where it is silent.
 
     Attributes:
@@ -68,27 +68,20 @@ def read_envelope(document: dict[str, Any]) -> Envelope:
     return envelope
 
 
-def read_payload(payload: bytes, *, json_expected: bool = False) -> Envelope:
+def read_payload(payload: bytes) -> Envelope:
     """An MQTT payload: our envelope, the older one, any JSON, or bytes (never an error).
 
     A JSON object is an envelope where it has `data` or `data_base64`, and a `type` or an `id`.
     An empty payload is the JSON value null. What looks like an envelope but is not well
     formed is taken as foreign JSON.
-
-    Args:
-        json_expected: refuse what is not JSON, instead of taking it as bytes.
-
-    Raises:
-        InvalidPayload: only with `json_expected`.
     """
     if not payload:
         return Envelope(data=b"null", foreign=True)
     try:
         document = _decode_json(payload)
-        check_depth(document)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidPayload) as error:
-        if json_expected:
-            raise InvalidPayload(f"the payload is not JSON: {error}", hint="send JSON in UTF-8") from error
+        if payload.count(b"{") + payload.count(b"[") > MAX_DEPTH:  # else it cannot be nested deeper
+            check_depth(document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidPayload):
         return Envelope(data=payload, binary=True, foreign=True)
     if _looks_like_envelope(document):
         try:

@@ -53,7 +53,7 @@ class Position(msgspec.Struct, frozen=True):
         return cls(epoch, offset)
 
 
-class Origin(msgspec.Struct, frozen=True, array_like=True):
+class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where an event came in.
 
     Attributes:
@@ -67,7 +67,7 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
     packet_id: int | None = None
 
 
-class MqttMessage(msgspec.Struct, frozen=True, array_like=True):
+class MqttMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What an MQTT publisher sent, kept to the byte for MQTT subscribers (MQTT 5 §3.3.2.3).
 
     `payload` is None where it equals the event's `data`.
@@ -81,7 +81,7 @@ class MqttMessage(msgspec.Struct, frozen=True, array_like=True):
     user_properties: tuple[tuple[str, str], ...] = ()
 
 
-class Event(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """One application event, as the log keeps it.
 
     New fields go to the end and have a default: the log stores events as arrays.
@@ -129,23 +129,20 @@ class Event(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         return len(self.data) + extra + len(self.topic) + 400
 
 
-class Record:
+class Record(msgspec.Struct, eq=False, gc=False):
     """An event with its place in the log, and its encodings, each made once.
 
     Ephemeral events are records with offset 0 and no position.
 
     Attributes:
         forms: encodings by name, filled by the transports on first use and shared by all
-            clients, those that come back later too.
+            clients, those that come back later too. They must not refer to the record.
     """
 
-    __slots__ = ("event", "forms", "offset", "position")
-
-    def __init__(self, event: Event, offset: int = 0, position: str | None = None) -> None:
-        self.event = event
-        self.offset = offset
-        self.position = position
-        self.forms: dict[Any, Any] = {}
+    event: Event
+    offset: int = 0
+    position: str | None = None
+    forms: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
         return f"Record({self.event.id!r}, {self.event.topic!r}, offset={self.offset})"

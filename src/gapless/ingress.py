@@ -44,7 +44,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     batch_events: int = 10_000
 
 
-class Publication(msgspec.Struct, kw_only=True):
+class Publication(msgspec.Struct, kw_only=True, gc=False):
     """What a door hands in; None where the publisher was silent.
 
     Attributes:
@@ -70,7 +70,7 @@ class Publication(msgspec.Struct, kw_only=True):
     allow: Callable[[str], None] | None = None
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The answer to a publisher: `position` is None for an ephemeral event."""
 
     id: str
@@ -187,7 +187,7 @@ class Ingress:
             id=envelope.id or self._id_for(publication, topic),
             type=self._type(route, envelope, strict=not mqtt_door),
             topic=topic,
-            rooms=self.topic_map.rooms_of(route, topic, envelope.decoded),
+            rooms=self.topic_map.rooms_of(route, envelope.decoded),
             data=envelope.data,
             binary=envelope.binary,
             time=envelope.time if envelope.time is not None else int(self.clock() * 1000),

@@ -29,7 +29,7 @@ ROUTES = [
 def test_a_topic_has_its_type_and_rooms(topic: str, event_type: str, data: object, rooms: tuple[str, ...]) -> None:
     route = CRM.admit(topic)
     assert route.type == event_type
-    assert CRM.rooms_of(route, topic, data) == rooms
+    assert CRM.rooms_of(route, data) == rooms
 
 
 def test_captures_come_from_the_topic() -> None:

@@ -28,10 +28,17 @@ _ROOM_BYTES = 512
 
 
 class Route(NamedTuple):
-    """What the map says of one topic: its row (None: outside the map) and what was captured."""
+    """What the map says of one topic.
+
+    Attributes:
+        row: None outside the map.
+        captures: what the row's pattern took from the topic.
+        rooms: where the topic alone decides them; None where the payload does too.
+    """
 
     row: Row | None
     captures: dict[str, str]
+    rooms: tuple[str, ...] | None
 
     @property
     def type(self) -> str:
@@ -100,8 +107,10 @@ class TopicMap:
         for regex, row in self._regexes:
             match = regex.fullmatch(topic)
             if match is not None:
-                return Route(row, match.groupdict())
-        return Route(None, {})
+                captures = match.groupdict()
+                by_payload = any("{data." in template for template in row.rooms)
+                return Route(row, captures, None if by_payload else _fill_all(row.rooms, captures, None))
+        return Route(None, {}, (TOPIC_ROOM + topic,))
 
     def admit(self, topic: str) -> Route:
         """Like `route`, for a topic from outside.
@@ -148,12 +157,12 @@ class TopicMap:
             hint=f"add it, or name the topic itself: {rows[-1].pattern}",
         )
 
-    def rooms_of(self, route: Route, topic: str, data: object) -> tuple[str, ...]:
+    def rooms_of(self, route: Route, data: object) -> tuple[str, ...]:
         """Every room that hears an event, each once."""
-        if route.row is None:
-            return (TOPIC_ROOM + topic,)
-        rooms = [room for template in route.row.rooms if (room := fill(template, route.captures, data)) is not None]
-        return tuple(dict.fromkeys(rooms))
+        if route.rooms is not None:
+            return route.rooms
+        assert route.row is not None
+        return _fill_all(route.row.rooms, route.captures, data)
 
     def is_ephemeral(self, route: Route, *, qos: int, data: object, raw: bytes, binary: bool) -> bool:
         """Whether the event is never logged. `data` is the decoded JSON, `raw` the bytes."""
@@ -198,6 +207,11 @@ class TopicMap:
                     continue
                 filters.append(_filter(row.pattern, match.groupdict()))
         return list(dict.fromkeys(filters))
+
+
+def _fill_all(templates: Iterable[str], captures: Mapping[str, str], data: object) -> tuple[str, ...]:
+    rooms = [room for template in templates if (room := fill(template, captures, data)) is not None]
+    return tuple(dict.fromkeys(rooms))
 
 
 def _filter(pattern: str, captures: Mapping[str, str]) -> str:

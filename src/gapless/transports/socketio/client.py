@@ -48,14 +48,14 @@ def _encode_record(record: Record) -> EncodedMessage:
         tail += b"," + _encode_json(record.position)
     if event.binary:
         text = b"".join((b"51-[", name, b',{"_placeholder":true,"num":0},', tail, b"]"))
-        return EncodedMessage.of(text.decode(), event.data)
+        return EncodedMessage.of(text, event.data)
     text = b"".join((b"2[", name, b",", data_with_captures(event), b",", tail, b"]"))
-    return EncodedMessage.of(text.decode())
+    return EncodedMessage.of(text)
 
 
 def encode_event(name: str, *arguments: object) -> EncodedMessage:
     """Any event of the gateway's own."""
-    return EncodedMessage.of("2" + _encode_json([name, *arguments]).decode())
+    return EncodedMessage.of(b"2" + _encode_json([name, *arguments]))
 
 
 class Stats(msgspec.Struct):

@@ -35,31 +35,51 @@ class Reader(Protocol):
 
 
 class EncodedMessage:
-    """Socket.IO packets, encoded once for every client: frames for WebSocket, packets for polling."""
+    """Socket.IO packets, encoded once for every client: frames for WebSocket, packets for polling.
 
-    __slots__ = ("frames", "packets")
+    Args:
+        parts: of each packet its text, and its binary attachments.
+        frames: the same as finished WebSocket frames, each an Engine.IO message (Engine.IO 4:
+            text after its type, binary as it is).
+    """
 
-    def __init__(self, packets: list[Any], frames: bytes) -> None:
-        self.packets = packets
+    __slots__ = ("_packets", "_parts", "frames")
+
+    def __init__(self, parts: Sequence[bytes | memoryview], frames: bytes) -> None:
+        self._parts = parts
+        self._packets: list[Any] | None = None
         self.frames = frames
 
     @classmethod
-    def of(cls, *parts: str | bytes) -> EncodedMessage:
-        """One Socket.IO packet: its text, and its binary attachments."""
-        packets = [eio.Packet(eio.MESSAGE, part) for part in parts]
-        return cls(packets, b"".join([encode_frame(packet) for packet in packets]))
+    def of(cls, text: bytes, *attachments: bytes) -> EncodedMessage:
+        """One Socket.IO packet."""
+        frames = frame(b"4" + text, TEXT)
+        if not attachments:
+            return cls((text,), frames)
+        binary = [memoryview(attachment) for attachment in attachments]
+        return cls((text, *binary), b"".join([frames, *(frame(attachment, BINARY) for attachment in attachments)]))
 
     @classmethod
     def joined(cls, messages: Sequence[EncodedMessage]) -> EncodedMessage:
         """Several, in order."""
         if len(messages) == 1:
             return messages[0]
-        packets = [packet for message in messages for packet in message.packets]
-        return cls(packets, b"".join([message.frames for message in messages]))
+        parts = [part for message in messages for part in message._parts]
+        return cls(parts, b"".join([message.frames for message in messages]))
+
+    @property
+    def packets(self) -> list[Any]:
+        """As python-engineio's packets, made on first use."""
+        if self._packets is None:
+            self._packets = [
+                eio.Packet(eio.MESSAGE, part.decode() if isinstance(part, bytes) else bytes(part))
+                for part in self._parts
+            ]
+        return self._packets
 
 
 def encode_frame(packet: Any) -> bytes:
-    """An Engine.IO packet as a finished WebSocket frame (Engine.IO 4: text, or binary as it is)."""
+    """An Engine.IO packet as a finished WebSocket frame."""
     encoded = packet.encode()
     if isinstance(encoded, str):
         return frame(encoded.encode(), TEXT)
