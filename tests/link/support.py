@@ -16,6 +16,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from gapless.auth import DevelopmentGate, Gate
 from gapless.envelope import Envelope, read_envelope, read_payload
 from gapless.event import MqttMessage, Origin, Record
 from gapless.eventlog import EventLog, StateKind
@@ -23,6 +24,7 @@ from gapless.eventlog.memory import MemoryLog
 from gapless.hub import Hub
 from gapless.ingress import Accepted, Ingress, Publication
 from gapless.link import BrokerLink, LinkOptions
+from gapless.link.heartbeat import Sleep
 from gapless.topicmap import TopicMap, crm_map
 
 PATIENCE = 20.0
@@ -31,6 +33,7 @@ PATIENCE = 20.0
 def options(url: str, **changes: Any) -> LinkOptions:
     """Options with short waits."""
     defaults: dict[str, Any] = {"reconnect_min": 0.01, "reconnect_max": 0.1, "status_topic": None}
+    defaults |= {"heartbeat_topic": None, "history_topic": None}
     return LinkOptions(url=url, **(defaults | changes))
 
 
@@ -62,7 +65,13 @@ class Side:
     """Log, hub, ingress and link, wired as the gateway does it."""
 
     def __init__(
-        self, link_options: LinkOptions, *, log: EventLog | None = None, topics: TopicMap | None = None
+        self,
+        link_options: LinkOptions,
+        *,
+        log: EventLog | None = None,
+        topics: TopicMap | None = None,
+        gate: Gate | None = None,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.log: EventLog = log or MemoryLog()
         self.hub = Hub(self.log)
@@ -74,7 +83,9 @@ class Side:
             ingress=self.ingress,
             hub=self.hub,
             log=self.log,
+            gate=gate or DevelopmentGate(),
             topic_map=self.topics,
+            sleep=sleep,
         )
 
     async def start(self, *, connected: bool = True) -> None:

@@ -76,7 +76,7 @@ class Gateway:
         common: dict[str, Any] = {"ingress": self.ingress, "hub": self.hub, "log": self.log, "gate": gate}
         self.socketio = SocketIoDoor(**common, options=settings.socketio)
         self.mqtt = MqttEdge(**common, options=settings.edge)
-        self.link = _make_link(self) if settings.link is not None else None
+        self.link = _make_link(self, gate) if settings.link is not None else None
         self.http = HttpDoors(
             **common,
             topic_map=self.topic_map,
@@ -198,7 +198,9 @@ class Gateway:
     async def _apply_retention(self) -> None:
         """What the external broker has not taken yet stays, whatever the retention says."""
         keep_after = self.link.pump.stored_position if self.link is not None else None
-        removed, held = await self.log.trim(now=_time.time(), keep_after=keep_after)
+        now = _time.time()
+        self.hub.retained.drop_expired(int(now * 1000))
+        removed, held = await self.log.trim(now=now, keep_after=keep_after)
         if removed:
             logger.info("retention removed %d events", removed)
         if self.link is not None:
@@ -267,7 +269,7 @@ class Gateway:
 
     def _samples(self) -> Iterable[Sample]:
         yield from socketio_samples(self.socketio.counts())
-        yield from mqtt_samples(self.mqtt.stats)
+        yield from mqtt_samples(self.mqtt)
         if self.link is not None:
             yield from link_samples(self.link)
 
@@ -314,13 +316,14 @@ def _make_log(settings: Settings) -> EventLog:
     return SqliteLog(settings.data / "events.db", retention=settings.retention)
 
 
-def _make_link(gateway: Gateway) -> BrokerLink:
+def _make_link(gateway: Gateway, gate: Gate) -> BrokerLink:
     assert gateway.settings.link is not None
     return BrokerLink(
         options=gateway.settings.link,
         ingress=gateway.ingress,
         hub=gateway.hub,
         log=gateway.log,
+        gate=gate,
         topic_map=gateway.topic_map,
     )
 

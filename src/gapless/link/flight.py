@@ -18,6 +18,7 @@ from enum import Enum
 import msgspec
 
 from gapless.event import Record
+from gapless.link.chain import Previous
 
 PUBLISH_IDS = 65_000
 """Packet identifiers 1 to this are of events; those above are for SUBSCRIBE and the like."""
@@ -40,15 +41,18 @@ class Phase(Enum):
 class Sent:
     """One publication; `size` in bytes."""
 
-    __slots__ = ("offset", "packet_id", "phase", "qos", "record", "size")
+    __slots__ = ("offset", "packet_id", "phase", "previous", "qos", "record", "size")
 
-    def __init__(self, offset: int, *, qos: int, size: int, record: Record, phase: Phase) -> None:
+    def __init__(
+        self, offset: int, *, qos: int, size: int, record: Record, phase: Phase, previous: Previous = ()
+    ) -> None:
         self.offset = offset
         self.packet_id = packet_id_of(offset)
         self.qos = qos
         self.size = size
         self.record = record
         self.phase = phase
+        self.previous = previous
 
     @property
     def is_held(self) -> bool:
@@ -148,15 +152,15 @@ class Flight:
         """The event at `offset` is not to be published."""
         self.scanned = offset
 
-    def add(self, record: Record, *, qos: int, size: int) -> Sent:
+    def add(self, record: Record, *, qos: int, size: int, previous: Previous = ()) -> Sent:
         """The event is published now."""
-        sent = Sent(record.offset, qos=qos, size=size, record=record, phase=Phase.PUBLISHED)
+        sent = Sent(record.offset, qos=qos, size=size, record=record, phase=Phase.PUBLISHED, previous=previous)
         self._add(sent)
         return sent
 
-    def add_taken_over(self, record: Record) -> Sent:
+    def add_taken_over(self, record: Record, *, previous: Previous = ()) -> Sent:
         """The event was published before a restart, and only PUBREL is missing."""
-        sent = Sent(record.offset, qos=2, size=0, record=record, phase=Phase.STORED)
+        sent = Sent(record.offset, qos=2, size=0, record=record, phase=Phase.STORED, previous=previous)
         self._add(sent)
         return sent
 

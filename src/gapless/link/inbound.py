@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from asyncio import Future
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
@@ -71,6 +71,7 @@ class Inbound:
 
     Args:
         name: the link's.
+        intercept: takes a message that is no event; whether it did. It is acknowledged all the same.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class Inbound:
         reader: Reader,
         replays: Replays,
         stats: LinkStats,
+        intercept: Callable[[Publish], bool],
     ) -> None:
         self._name = name
+        self._intercept = intercept
         self._ingress = ingress
         self._log = log
         self._reader = reader
@@ -143,6 +146,9 @@ class Inbound:
             self._acks.append(ack)
             if self._is_resent(packet, ack):
                 return
+        if self._intercept(packet):
+            self._settle(packet, ack)
+            return
         publication = self._reader.read(packet, connection.version)
         if publication is None:
             self._stats.echoes += 1

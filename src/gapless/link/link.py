@@ -7,7 +7,9 @@ import logging
 import random as _random
 import time as _time
 from collections.abc import Callable
+from typing import Any
 
+from gapless.auth import Gate
 from gapless.errors import GaplessError
 from gapless.eventlog import EventLog
 from gapless.hub import Hub
@@ -18,6 +20,8 @@ from gapless.link.dialer import Dialer
 from gapless.link.echoes import Echoes
 from gapless.link.errors import LinkError
 from gapless.link.flight import PUBLISH_IDS
+from gapless.link.heartbeat import Heartbeats, Sleep
+from gapless.link.history import History
 from gapless.link.inbound import Inbound
 from gapless.link.incoming import Reader
 from gapless.link.options import LinkOptions
@@ -36,6 +40,7 @@ from gapless.mqtt import (
     Pubrel,
     Suback,
     Unsuback,
+    matches,
 )
 from gapless.topicmap import TopicMap
 
@@ -56,8 +61,10 @@ class BrokerLink:
     acknowledged once they are in the log.
 
     Args:
+        gate: asked who may read history over the broker.
         random: draws from 0 (included) to 1, for the back-off.
         clock: seconds since the Unix epoch.
+        sleep: waits between heartbeats.
 
     Attributes:
         options: as given.
@@ -77,9 +84,11 @@ class BrokerLink:
         ingress: Ingress,
         hub: Hub,
         log: EventLog,
+        gate: Gate,
         topic_map: TopicMap,
         clock: Callable[[], float] = _time.time,
         random: Callable[[], float] = _random.random,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         options.tls_context()  # wrong files stop the start, not each attempt
         self.options = options
@@ -120,6 +129,11 @@ class BrokerLink:
             ),
             replays=self._replays,
             stats=self.stats,
+            intercept=self._take_own,
+        )
+        self._heartbeats = Heartbeats(options=options, pump=self.pump, epoch=lambda: log.epoch, sleep=sleep)
+        self._history = History(
+            options=options, hub=hub, log=log, gate=gate, topic_map=topic_map, stats=self.stats, clock=clock
         )
         self._dialer: Dialer | None = None
         self._connection: Connection | None = None
@@ -245,15 +259,21 @@ class BrokerLink:
         await self._inbound.attach(connection, session_present=present)
         await self.pump.attach(connection, session_present=present)
         connection.start()
-        work = asyncio.create_task(self._work(connection), name=f"link {self.options.name} pump")
+        works = {"pump": self._work(connection), "history": self._history.run(connection)}
+        if self.options.heartbeat_topic is not None:
+            works["heartbeat"] = self._heartbeats.run(connection, self.options.heartbeat_topic)
+        tasks = [asyncio.create_task(work, name=f"link {self.options.name} {name}") for name, work in works.items()]
         try:
-            await asyncio.wait((work, asyncio.ensure_future(lost)), return_when=asyncio.FIRST_COMPLETED)
-            if not lost.done():
-                await work  # it failed
+            either: list[asyncio.Future[Any]] = [*tasks, lost]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    await task  # it failed
             return await lost
         finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)  # a failure was raised above
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)  # a failure was raised above
 
     async def _work(self, connection: Connection) -> None:
         """Subscribe, then publish for as long as the connection lasts."""
@@ -264,6 +284,15 @@ class BrokerLink:
         self._note_connected(connection, refused)
         await self.pump.feed()
         await asyncio.get_running_loop().create_future()  # the stop ends it
+
+    def _take_own(self, packet: Publish) -> bool:
+        """Take a message of the link's own topics, which are no events: requests, and what comes back."""
+        options = self.options
+        if packet.topic == options.history_topic:
+            if not packet.retain:  # a request that is kept would be answered at each reconnect
+                self._history.take(packet)
+            return True
+        return packet.topic == options.heartbeat_topic or matches(options.history_replies, packet.topic)
 
     def _note_connected(self, connection: Connection, refused: list[LinkError]) -> None:
         version = "5" if connection.version is ProtocolVersion.V5 else "3.1.1"
@@ -327,6 +356,7 @@ class BrokerLink:
     def on_writable(self) -> None:
         """The connection takes data again."""
         self.pump.wake()
+        self._history.wake()
 
     def on_closed(self, error: LinkError) -> None:
         """The connection has ended."""

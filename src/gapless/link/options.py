@@ -10,7 +10,7 @@ import msgspec
 
 from gapless.errors import ConfigError, InvalidTopic
 from gapless.link.address import BrokerAddress, parse_address
-from gapless.mqtt import validate_filter, validate_topic
+from gapless.mqtt import matches, validate_filter, validate_topic
 
 
 class LinkOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,6 +36,12 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         receive_maximum: most messages that an MQTT 5 broker sends unacknowledged (§3.1.2.11.3).
         session_expiry: how long an MQTT 5 broker keeps our session while we are away.
         status_topic: where `online` and, as last will, `offline` are published; None for neither.
+        heartbeat: every so often the link tells the last position of each room in use, so that clients notice
+            within that time what the broker dropped.
+        heartbeat_topic: where it does so; None for nowhere.
+        history_topic: where clients of the broker ask for events that they missed; None for nowhere.
+        history_replies: a filter that the topics of answers must match.
+        history_rate: most requests answered in a second; others wait.
         connect_timeout: for each of DNS, TCP, TLS, WebSocket and CONNECT.
         reconnect_min, reconnect_max: bounds of the back-off; each wait is random between 0 and
             the bound, which doubles from the first to the second.
@@ -64,6 +70,11 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     receive_maximum: int = 1000
     session_expiry: int = 7 * 86400
     status_topic: str | None = "crm/system/backend/status"
+    heartbeat: float = 30.0
+    heartbeat_topic: str | None = "gapless/heartbeat"
+    history_topic: str | None = "gapless/history"
+    history_replies: str = "gapless/replies/#"
+    history_rate: int = 200
     connect_timeout: float = 10.0
     reconnect_min: float = 0.5
     reconnect_max: float = 30.0
@@ -85,6 +96,8 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             ("window", self.window, 1, 10_000),
             ("receive_maximum", self.receive_maximum, 1, 65535),
             ("session_expiry", self.session_expiry, 0, 0xFFFFFFFF),
+            ("heartbeat", self.heartbeat, 0.1, 86400),
+            ("history_rate", self.history_rate, 1, 100_000),
             ("connect_timeout", self.connect_timeout, 0.1, 600),
             ("reconnect_min", self.reconnect_min, 0, self.reconnect_max),
             ("reconnect_max", self.reconnect_max, 0, 3600),
@@ -97,11 +110,15 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         try:
             for pattern in (*(self.subscribe or ()), *(self.publish or ())):
                 validate_filter(pattern)
-            if self.status_topic is not None:
-                validate_topic(self.status_topic)
+            validate_filter(self.history_replies)
+            own = [t for t in (self.status_topic, self.heartbeat_topic, self.history_topic) if t is not None]
+            for topic in own:
+                validate_topic(topic)
         except InvalidTopic as error:
-            option = "subscribe, publish or status_topic"
+            option = "subscribe, publish, status_topic, heartbeat_topic, history_topic or history_replies"
             raise _wrong(option, f"is wrong: {error.message}", error.hint or "see MQTT 5 §4.7") from error
+        if len(set(own)) < len(own) or any(matches(self.history_replies, topic) for topic in own):
+            raise _wrong("status_topic, heartbeat_topic, history_topic and history_replies", "overlap", "separate them")
 
     @property
     def address(self) -> BrokerAddress:

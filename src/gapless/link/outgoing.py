@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gapless.envelope import envelope_json
 from gapless.event import Event, Record, format_time
+from gapless.link.chain import Previous
 from gapless.link.connection import Connection
 from gapless.link.errors import LinkError
 from gapless.link.flight import packet_id_of
@@ -15,7 +16,10 @@ from gapless.mqtt import MqttEncodeError, Properties, ProtocolVersion, encode_pu
 from gapless.topicmap import TopicMap
 
 ID, TYPE, TIME, POSITION = "id", "type", "time", "position"
-OUR_PROPERTIES = frozenset({ID, TYPE, TIME, POSITION})
+PREVIOUS = "gapless-previous"
+"""User property, one for each room: `epoch:offset room`. Nothing of the room lies between that
+position and the message's own."""
+OUR_PROPERTIES = frozenset({ID, TYPE, TIME, POSITION, PREVIOUS})
 """MQTT 5 user properties that tell what event a message is."""
 
 
@@ -37,12 +41,14 @@ def payload_of(record: Record, version: ProtocolVersion) -> bytes:
     return envelope_json(record)
 
 
-def properties_of(record: Record, *, now: int) -> Properties:
+def properties_of(record: Record, *, now: int, previous: Previous = ()) -> Properties:
     """The MQTT 5 properties of a PUBLISH; `now` in milliseconds since the Unix epoch."""
     event = record.event
     own = [(ID, event.id), (TYPE, event.type), (TIME, format_time(event.time))]
     if record.position is not None:
         own.append((POSITION, record.position))
+        epoch = record.position.partition(":")[0]
+        own += [(PREVIOUS, f"{epoch}:{offset} {room}") for room, offset in previous]
     expiry = None if event.expires is None else max(1, -(-(event.expires - now) // 1000))
     message = event.mqtt
     if message is None:
@@ -106,7 +112,9 @@ class Outgoing:
         wanted = max(self._options.publish_qos_least, min(event.qos, self._options.publish_qos))
         return wanted if highest is None else min(wanted, highest)
 
-    def encode(self, connection: Connection, record: Record, *, qos: int, dup: bool) -> bytes | None:
+    def encode(
+        self, connection: Connection, record: Record, *, qos: int, dup: bool, previous: Previous = ()
+    ) -> bytes | None:
         """The PUBLISH; None, counted and logged, where the broker could never take it."""
         event, limits = record.event, connection.properties
         v5 = connection.version is ProtocolVersion.V5
@@ -119,7 +127,7 @@ class Outgoing:
                 packet_id=packet_id_of(record.offset) if qos else 0,
                 retain=event.retain and limits.retain_available is not False,
                 dup=dup and qos > 0,
-                properties=properties_of(record, now=int(self._clock() * 1000)) if v5 else None,
+                properties=properties_of(record, now=int(self._clock() * 1000), previous=previous) if v5 else None,
             )
         except MqttEncodeError as error:  # it can never be sent, and must not hold up the others
             self._stats.refused += 1
@@ -128,6 +136,8 @@ class Outgoing:
         limit = limits.maximum_packet_size
         if limit is None or len(data) <= limit:  # [MQTT-3.2.2-15]
             return data
+        if previous:  # without, the next message of the room shows a hole, and that is harmless
+            return self.encode(connection, record, qos=qos, dup=dup)
         self._stats.too_large += 1
         large = LinkError("session", "it is larger than the broker's maximum packet size", size=len(data), limit=limit)
         self._complaints.warn("event not published", event.topic, large)

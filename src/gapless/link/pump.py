@@ -25,6 +25,7 @@ from collections.abc import Callable
 from gapless.event import Record
 from gapless.eventlog import EVERYTHING, EventLog
 from gapless.hub import Hub
+from gapless.link.chain import Chain
 from gapless.link.connection import Connection
 from gapless.link.echoes import Echoes
 from gapless.link.errors import LinkError
@@ -47,6 +48,7 @@ logger = logging.getLogger("gapless.link.pump")
 
 _WINDOW_BYTES = 8 << 20
 _PAGE = 100
+_REMEMBERED = 20_000  # events before the position that a restart looks at, to know the last one of each room
 _FORGOTTEN = 1000  # settled publications that a broker with an older state may wait for
 
 
@@ -56,6 +58,9 @@ class Pump:
     Args:
         hears: whether a message published to a topic comes back where the broker has no No Local.
         clock: seconds since the Unix epoch.
+
+    Attributes:
+        chain: which event of each room was published last.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Pump:
     ) -> None:
         self._options = options
         self._hub = hub
+        self._log = log
         self._stats = stats
         self._echoes = echoes
         self._hears = hears
@@ -81,6 +87,7 @@ class Pump:
             options=options, topic_map=topic_map, stats=stats, complaints=self._complaints, clock=clock
         )
         self._progress = Progress(name=options.name, hub=hub, log=log, on_stored=self._release)
+        self.chain = Chain(0)
         self._wake = asyncio.Event()
         self._connection: Connection | None = None
         self._session_present = False
@@ -108,6 +115,11 @@ class Pump:
         return stored.position if stored.epoch == self._hub.epoch else None
 
     @property
+    def scanned(self) -> int:
+        """Everything up to this offset was published, or is not for the broker."""
+        return self._flight.scanned
+
+    @property
     def behind(self) -> int:
         """Events between the position and the head."""
         return max(0, self._hub.head - self._flight.position)
@@ -126,6 +138,18 @@ class Pump:
         """
         if await self._progress.load():
             self._maybe_sent = self._options.window
+        await self._load_chain()
+
+    async def _load_chain(self) -> None:
+        position = self.position
+        after = max(0, position - _REMEMBERED, self._log.oldest - 1)
+        self.chain = Chain(after)
+        while after < position:
+            page = await self._hub.page(EVERYTHING, after, limit=1000)
+            for record in page.records:
+                if record.offset <= position and self._outgoing.wants(record.event):
+                    self.chain.add(record.offset, record.event.rooms)
+            after = page.through
 
     async def before_connect(self) -> None:
         """Call it before each CONNECT: see `PumpState.connecting`."""
@@ -156,6 +180,12 @@ class Pump:
         self._answered.set()
         self._again.clear()
         self._page.clear()
+
+    async def wait_settled(self, offset: int) -> None:
+        """Wait until the broker has taken over everything up to an offset that was published."""
+        while self.position < offset:
+            self._answered.clear()
+            await self._answered.wait()
 
     async def drain(self) -> None:
         """Publish nothing more, and wait until all that was published is answered."""
@@ -322,7 +352,7 @@ class Pump:
     def _send(self, connection: Connection, record: Record) -> None:
         flight, event = self._flight, record.event
         if flight.was_taken_over(record.offset):
-            self._send_pubrel(flight.add_taken_over(record))
+            self._send_pubrel(flight.add_taken_over(record, previous=self.chain.add(record.offset, event.rooms)))
             return
         expired = event.expires is not None and event.expires <= self._clock() * 1000
         if expired or not self._outgoing.wants(event):
@@ -334,13 +364,14 @@ class Pump:
             self._progress.store_soon()
             return
         qos = self._outgoing.qos(connection, event)
-        data = self._outgoing.encode(connection, record, qos=qos, dup=self._maybe_sent > 0)
+        previous = self.chain.add(record.offset, event.rooms)
+        data = self._outgoing.encode(connection, record, qos=qos, dup=self._maybe_sent > 0, previous=previous)
         self._maybe_sent = max(0, self._maybe_sent - 1)
         if data is None or qos == 0:
             flight.skip(record.offset)
             self._progress.store_soon()
         else:
-            flight.add(record, qos=qos, size=len(data))
+            flight.add(record, qos=qos, size=len(data), previous=previous)
         if data is not None:
             self._write(connection, record, data)
 
@@ -348,7 +379,9 @@ class Pump:
         if sent.phase is Phase.STORED:
             self._send_pubrel(sent)
         elif sent.phase is Phase.PUBLISHED:
-            data = self._outgoing.encode(connection, sent.record, qos=sent.qos, dup=self._session_present)
+            data = self._outgoing.encode(
+                connection, sent.record, qos=sent.qos, dup=self._session_present, previous=sent.previous
+            )
             if data is None:
                 self._flight.refused(sent)
                 self._progress.store_soon()

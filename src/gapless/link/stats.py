@@ -36,6 +36,10 @@ class LinkStats(msgspec.Struct):
         missed: events that retention removed before they could be published, while no gateway had this link.
         ephemeral: ephemeral events sent.
         ephemeral_dropped: ephemeral events not sent, as the broker was away or slow.
+        history_requests: clients of the broker that asked for what they missed.
+        history_events: events that they were sent.
+        history_refused: requests answered with an error.
+        history_dropped: requests not answered: too many at once, or no topic to answer to.
     """
 
     connections: int = 0
@@ -56,6 +60,10 @@ class LinkStats(msgspec.Struct):
     missed: int = 0
     ephemeral: int = 0
     ephemeral_dropped: int = 0
+    history_requests: int = 0
+    history_events: int = 0
+    history_refused: int = 0
+    history_dropped: int = 0
 
 
 class LinkState(msgspec.Struct, frozen=True, kw_only=True):

@@ -154,4 +154,5 @@ def _filters(options: LinkOptions, topic_map: TopicMap) -> tuple[str, ...]:
         wanted = tuple(CAPTURE.sub("+", row.pattern) for row in topic_map.rows)
     if not wanted:
         raise ConfigError("link: nothing to subscribe to", hint="give the topic map rows, or set link.subscribe")
-    return tuple(dict.fromkeys(wanted))
+    history = () if options.history_topic is None else (options.history_topic,)
+    return tuple(dict.fromkeys((*wanted, *history)))
