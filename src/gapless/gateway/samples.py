@@ -8,7 +8,7 @@ import msgspec
 
 from gapless.link import BrokerLink
 from gapless.transports.http import Sample
-from gapless.transports.mqtt import EdgeStats
+from gapless.transports.mqtt import MqttEdge
 
 
 def socketio_samples(counts: Mapping[str, int]) -> Iterator[Sample]:
@@ -39,11 +39,20 @@ def socketio_samples(counts: Mapping[str, int]) -> Iterator[Sample]:
         )
 
 
-def mqtt_samples(stats: EdgeStats) -> Iterator[Sample]:
+def mqtt_samples(edge: MqttEdge) -> Iterator[Sample]:
     """The figures of the MQTT edge."""
     labels = {"transport": "mqtt"}
+    stats = edge.stats
     yield Sample("gapless_connections", "gauge", "Clients connected now.", stats.connections, labels)
     yield Sample("gapless_connections_refused", "counter", "Connections refused by the gate.", stats.refused, labels)
+    fell_behind = "Times that a full connection was left to the log."
+    yield Sample("gapless_fell_behind", "counter", fell_behind, stats.slow, labels)
+    behind = "Connected readers being fed from the log now."
+    yield Sample("gapless_readers_behind", "gauge", behind, edge.behind, labels)
+    held = "Bytes of events that wait for full connections."
+    yield Sample("gapless_held_bytes", "gauge", held, edge.held, labels)
+    dropped = "Ephemeral events that full connections did not get."
+    yield Sample("gapless_ephemeral_dropped", "counter", dropped, stats.dropped_ephemeral, labels)
     yield Sample(
         "gapless_mqtt_sessions_away", "gauge", "Persistent sessions whose client is not connected.", stats.sessions_away
     )
@@ -61,9 +70,7 @@ def mqtt_samples(stats: EdgeStats) -> Iterator[Sample]:
         ("taken_over", stats.taken_over),
         ("protocol_error", stats.protocol_errors),
         ("timeout", stats.timeouts),
-        ("fell_behind", stats.slow),
         ("incomplete", stats.incomplete),
-        ("ephemeral_dropped", stats.dropped_ephemeral),
         ("publish_refused", stats.refused_publishes),
         ("publish_resent", stats.resent_publishes),
         ("too_large", stats.too_large),

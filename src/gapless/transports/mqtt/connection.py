@@ -86,6 +86,7 @@ class Connection:
         self.explain = True
         self.lost = False
         self._open = False
+        self._full = False
         self._connecting = False
         self._early: list[Packet] = []
         self._connect: Connect | None = None
@@ -106,6 +107,9 @@ class Connection:
         """Bytes came."""
         if self.output.closed:
             return
+        if self._full and self.output.held > 2 * self.edge.options.high_water:
+            # It asks, and does not read the answers: let it wait until it does.
+            self.output.hold_reading("answers")
         self._last_heard = self._loop.time()
         try:
             packets = self._decoder.feed(data)
@@ -117,11 +121,14 @@ class Connection:
 
     def writer_paused(self) -> None:
         """The socket's buffer is full."""
+        self._full = True
         if self._open:
             self.reader.pause()
 
     def writer_resumed(self) -> None:
         """It has drained."""
+        self._full = False
+        self.output.release_reading("answers")
         if self._open:
             self.reader.resume()
 
@@ -197,7 +204,7 @@ class Connection:
         self._connect = connect
         self._connecting = True
         self.version = connect.version
-        self.output.writer.pause_reading()
+        self.output.hold_reading("connect")
         self.edge.tasks.spawn(self._admit(connect), "mqtt-connect")
 
     async def _admit(self, connect: Connect) -> None:
@@ -345,13 +352,7 @@ class Connection:
         if self._open:
             early, self._early = self._early, []
             self._handle_all(early)
-        if not self.output.closed and self.inbound_reads:
-            self.output.writer.resume_reading()
-
-    @property
-    def inbound_reads(self) -> bool:
-        """Whether nothing holds the socket's reading back."""
-        return self._open and not self.inbound.holding_back
+            self.output.release_reading("connect")
 
     def _refuse(self, reason: ReasonCode, text: str) -> None:
         """CONNACK with a failure, then close [MQTT-3.2.2-7]."""
@@ -394,7 +395,7 @@ class Connection:
             self._timer = self._loop.call_later(self._keep_alive - silent, self._check_keep_alive)
             return
         self._timer = None
-        if self._open and self.inbound.holding_back:
+        if self.output.reading_held:
             # It is we who do not read: silence says nothing of the client.
             self._timer = self._loop.call_later(self._keep_alive, self._check_keep_alive)
             return

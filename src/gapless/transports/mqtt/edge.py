@@ -161,6 +161,18 @@ class MqttEdge:
                 self.recent.learn(record)
             after = page.through
 
+    # Figures
+
+    @property
+    def behind(self) -> int:
+        """Connected clients that are fed from the log now."""
+        return sum(not connection.reader.live for connection in self.connected.values())
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for the sockets of connected clients."""
+        return sum(connection.output.held for connection in self.connected.values())
+
     # For connections
 
     def limit_expiry(self, asked: int) -> int:

@@ -18,6 +18,9 @@ logger = logging.getLogger("gapless.mqtt")
 
 PAGE = 128
 """Records that are read ahead for one reader at most."""
+AHEAD_BYTES = 256 * 1024
+"""Bytes, by `Event.size`, of records that are read ahead; one record may be larger. So much does a
+reader hold that takes nothing, beside what its socket holds."""
 SLICE = 0.002
 """Seconds that feeding may take of one step of the loop."""
 RETRY = 1.0
@@ -73,6 +76,7 @@ class Feed(Cursor):
     __slots__ = (
         "_ahead",
         "_generation",
+        "_limit",
         "_lookup",
         "_reading",
         "_selector",
@@ -91,6 +95,7 @@ class Feed(Cursor):
         self.closed = False
         self._ahead: deque[Record] = deque()
         self._through = 0
+        self._limit = PAGE
         self._reading = False
         self._generation = 0
         self._lookup: tuple[int, Record | None] | None = None
@@ -152,7 +157,7 @@ class Feed(Cursor):
         if not self._selector.filters:
             self.position = self.hub.head
             return None
-        page = self.hub.page_now(self._selector, self.position, limit=PAGE)
+        page = self.hub.page_now(self._selector, self.position, limit=self._limit)
         if page is None:
             self._reading = True
             self.feeder.tasks.spawn(self._read(self._selector), "mqtt-feed")
@@ -163,12 +168,26 @@ class Feed(Cursor):
         if not page.complete:
             self.complete = False
             self.on_hole(self.position)
-        self._ahead.extend(record for record in page.records if record.offset > self.position)
-        self._through = page.through
+        self._through = self._keep_ahead(page)
         if self._ahead:
             return self._ahead[0]
         self.position = max(self.position, page.through)
         return None
+
+    def _keep_ahead(self, page: Page) -> int:
+        """Keep of a page what may be held; how far it reaches. The next one asks for as many as fitted."""
+        ahead = self._ahead
+        size = 0
+        for record in page.records:
+            if record.offset <= self.position:
+                continue
+            size += record.event.size
+            if size > AHEAD_BYTES and ahead:
+                self._limit = len(ahead)
+                return ahead[-1].offset
+            ahead.append(record)
+        self._limit = min(PAGE, 2 * self._limit)
+        return page.through
 
     def find_record(self, offset: int) -> tuple[bool, Record | None]:
         """One record by its offset: (found out, record); None where the log has it no more.
@@ -198,7 +217,7 @@ class Feed(Cursor):
     async def _read(self, selector: Selector) -> None:
         generation = self._generation
         try:
-            page = await self.hub.page(selector, self.position, limit=PAGE)
+            page = await self.hub.page(selector, self.position, limit=self._limit)
         except GaplessError as error:
             logger.warning("reading the log failed, trying again: %s", error)
             asyncio.get_running_loop().call_later(RETRY, self._read_over)

@@ -124,11 +124,6 @@ class Inbound:
         self._reading = True
         self.closed = False
 
-    @property
-    def holding_back(self) -> bool:
-        """Whether the socket is not read because too much is not in the log yet."""
-        return not self._reading
-
     # PUBLISH
 
     def publish(self, packet: Publish) -> None:
@@ -350,9 +345,9 @@ class Inbound:
     def _hold_back(self) -> None:
         if self._reading and self._pending >= self._options.publish_window:
             self._reading = False
-            self._output.writer.pause_reading()
+            self._output.hold_reading("log")
 
     def _read_on(self) -> None:
         if not self._reading and self._pending <= self._options.publish_window // 2 and not self.closed:
             self._reading = True
-            self._output.writer.resume_reading()
+            self._output.release_reading("log")

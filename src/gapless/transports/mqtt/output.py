@@ -20,6 +20,10 @@ class Writer(Protocol):
     `writer_paused` is called only from within `write`.
     """
 
+    @property
+    def held(self) -> int:
+        """Bytes accepted that the socket has not taken yet."""
+
     def write(self, data: bytes) -> None:
         """Write whole MQTT packets. Nothing happens where the connection is gone."""
 
@@ -71,7 +75,7 @@ class Output:
             socket is known before the burst goes on.
     """
 
-    __slots__ = ("_flusher", "_limit", "_parts", "_size", "_waiting", "closed", "writer")
+    __slots__ = ("_flusher", "_holders", "_limit", "_parts", "_size", "_waiting", "closed", "writer")
 
     def __init__(self, writer: Writer, flusher: Flusher, *, limit: int) -> None:
         self.writer = writer
@@ -81,6 +85,30 @@ class Output:
         self._parts: list[bytes] = []
         self._size = 0
         self._waiting = False
+        self._holders: set[str] = set()
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for the socket."""
+        return self._size + self.writer.held
+
+    @property
+    def reading_held(self) -> bool:
+        """Whether the peer is not read, so that its silence says nothing of it."""
+        return bool(self._holders)
+
+    def hold_reading(self, reason: str) -> None:
+        """Read no more from the peer until every reason for it is gone."""
+        if not self._holders:
+            self.writer.pause_reading()
+        self._holders.add(reason)
+
+    def release_reading(self, reason: str) -> None:
+        """This reason is gone, where it was one."""
+        if reason in self._holders:
+            self._holders.remove(reason)
+            if not self._holders and not self.closed:
+                self.writer.resume_reading()
 
     def send(self, data: bytes) -> None:
         """Send one packet, after all sent before it."""

@@ -68,6 +68,11 @@ class TcpProtocol(asyncio.Protocol):
 
     # Writer
 
+    @property
+    def held(self) -> int:
+        """See `Writer`."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def write(self, data: bytes) -> None:
         """See `Writer`."""
         transport = self._transport

@@ -57,6 +57,10 @@ class _RawWriter(_WebSocketWriter):
         super().__init__()
         self._raw = raw
 
+    @property
+    def held(self) -> int:
+        return self._raw.transport.get_write_buffer_size()
+
     def write(self, data: bytes) -> None:
         self._raw.write(frame(data))
 
@@ -88,6 +92,10 @@ class _AsgiWriter(_WebSocketWriter):
         self._paused = False
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def held(self) -> int:
+        return len(self._buffer)
 
     def write(self, data: bytes) -> None:
         if self.closing.is_set():
