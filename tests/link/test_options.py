@@ -24,6 +24,12 @@ from gapless.testing import make_certificates
         ({"subscribe": ("a/#/b",)}, "subscribe"),
         ({"publish": ("",)}, "publish"),
         ({"status_topic": "a/+"}, "status_topic"),
+        ({"history_topic": "gapless/#"}, "history_topic"),
+        ({"history_replies": "a/#/b"}, "history_replies"),
+        ({"history_topic": "gapless/replies/ask"}, "overlap"),
+        ({"history_topic": "gapless/heartbeat"}, "overlap"),
+        ({"heartbeat": 0.0}, "heartbeat"),
+        ({"history_rate": 0}, "history_rate"),
     ],
 )
 def test_wrong_options_are_named(changes: dict[str, Any], named: str) -> None:

@@ -154,5 +154,7 @@ def _filters(options: LinkOptions, topic_map: TopicMap) -> tuple[str, ...]:
         wanted = tuple(CAPTURE.sub("+", row.pattern) for row in topic_map.rows)
     if not wanted:
         raise ConfigError("link: nothing to subscribe to", hint="give the topic map rows, or set link.subscribe")
-    history = () if options.history_topic is None else (options.history_topic,)
-    return tuple(dict.fromkeys((*wanted, *history)))
+    history = options.history_topic
+    if history is not None and not any(matches(pattern, history) for pattern in wanted):
+        wanted = (*wanted, history)  # of overlapping filters some brokers send a copy each
+    return tuple(dict.fromkeys(wanted))
