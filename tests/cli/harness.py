@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,7 +35,9 @@ class Finished(NamedTuple):
         return [msgspec.json.decode(line, type=dict[str, object]) for line in self.out.splitlines()]
 
 
-async def gapless(*arguments: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> Finished:
+async def gapless(
+    *arguments: str, stdin: bytes = b"", env: dict[str, str] | None = None, cwd: Path | None = None
+) -> Finished:
     """Run a command to its end."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
@@ -43,6 +46,7 @@ async def gapless(*arguments: str, stdin: bytes = b"", env: dict[str, str] | Non
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**_CLEAN, **(env or {})},
+        cwd=cwd,
     )
     try:
         out, err = await process.communicate(stdin)

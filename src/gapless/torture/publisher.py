@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from gapless.client import Backoff, Outgoing, Published, Publisher, Refused, RetryingPublisher
 from gapless.client.http import decode_answer, wire_errors
@@ -67,8 +68,21 @@ class NdjsonPublisher(RestPublisher):
         return msgspec.convert(decode_answer(response)["events"], list[Published])
 
 
+class BrokerPublisher(MqttPublisher):
+    """PUBLISH at Mosquitto, which acknowledges before it saves: done once it has answered a later request."""
+
+    async def publish(self, events: Sequence[Outgoing]) -> list[Published]:
+        """See `Publisher.publish`."""
+        published = await super().publish(events)
+        assert self._session is not None
+        await self._session.subscribe([("torture/saved", SubscribeOptions(qos=0))], None)
+        return published
+
+
 def _make(config: DoorConfig) -> Publisher:
     match config.door:
+        case "broker1" | "broker2":
+            return BrokerPublisher(config.url, qos=int(config.door[-1]))
         case "rest" | "rest-batch":
             return RestPublisher(config.url)
         case "rest-ndjson":

@@ -22,9 +22,10 @@ function socketio(transports) {
     subscribe();
   });
   const subscribe = () =>
-    socket.volatile.emit("subscribe", { rooms: config.rooms, after: position }, (answer) => {
-      if (!answer.ok) {
-        journal.write(answer.error.retryable ? "lost" : "refused", { why: JSON.stringify(answer.error) });
+    socket.timeout(5000).emit("subscribe", { rooms: config.rooms, after: position }, (error, answer) => {
+      if (error || !answer.ok) {
+        const why = error?.message ?? JSON.stringify(answer.error);
+        journal.write(error || answer.error.retryable ? "lost" : "refused", { why });
         return setTimeout(() => socket.connected && !subscribed && subscribe(), 200);
       }
       if (!answer.complete) journal.write("hole", { pos: answer.position });
