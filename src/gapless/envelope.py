@@ -63,8 +63,7 @@ def read_envelope(document: dict[str, Any]) -> Envelope:
         envelope.data = _base64(document["data_base64"])
     else:
         envelope.decoded = document.get("data")
-        check_depth(envelope.decoded)
-        envelope.data = _encode_json(envelope.decoded)
+        envelope.data = _encode_checked(envelope.decoded)
     return envelope
 
 
@@ -79,7 +78,7 @@ def read_payload(payload: bytes) -> Envelope:
         return Envelope(data=b"null", foreign=True)
     try:
         document = _decode_json(payload)
-        if payload.count(b"{") + payload.count(b"[") > MAX_DEPTH:  # else it cannot be nested deeper
+        if _brackets(payload) > MAX_DEPTH:  # else it cannot be nested deeper
             check_depth(document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidPayload):
         return Envelope(data=payload, binary=True, foreign=True)
@@ -135,6 +134,21 @@ def data_with_captures(event: Event) -> bytes:
             return event.data
     joined = _encode_json(captures)
     return joined if event.data == b"{}" else joined[:-1] + b"," + event.data[1:]
+
+
+def _encode_checked(document: object) -> bytes:
+    try:
+        data = _encode_json(document)
+    except RecursionError:
+        check_depth(document)
+        raise
+    if _brackets(data) > MAX_DEPTH:  # else it cannot be nested deeper
+        check_depth(document)
+    return data
+
+
+def _brackets(data: bytes) -> int:
+    return data.count(b"{") + data.count(b"[")
 
 
 def check_depth(document: object, limit: int = MAX_DEPTH) -> None:

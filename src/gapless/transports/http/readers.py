@@ -53,6 +53,8 @@ class RoomIndex(Generic[R]):
 
     def hearing(self, rooms: tuple[str, ...]) -> Set[R]:
         """The readers of any of the rooms. Use it before the next change."""
+        if not self._by_room:
+            return _NOBODY  # type: ignore[return-value]  # empty, so of any type
         found = [readers for room in rooms if (readers := self._by_room.get(room))]
         if not found:
             return _NOBODY  # type: ignore[return-value]  # empty, so of any type
