@@ -1,0 +1,279 @@
+"""The hot paths, each with its readers on sockets that only count."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from gapless.auth import DevelopmentGate, Identity
+from gapless.envelope import Envelope
+from gapless.event import Origin
+from gapless.eventlog import MemoryLog
+from gapless.hub import Hub
+from gapless.ingress import Ingress, Publication
+from gapless.mqtt import Connect, ProtocolVersion, Subscribe, SubscriptionRequest, encode, encode_publish
+from gapless.topicmap import crm_map
+from gapless.transports.http import HttpDoors
+from gapless.transports.http.request import Request
+from gapless.transports.mqtt import MqttEdge
+from gapless.transports.mqtt.tcp import TcpProtocol
+from gapless.transports.socketio.client import Client, Stats
+from gapless.transports.socketio.fanout import RoomFanout
+from gapless.transports.socketio.outgoing import OutgoingQueue
+from tests.guard.counting import Scenario
+
+TOPIC = "crm/leads/7/updated"
+ROOM = "lead:7"
+DATA = b'{"name":"Acme Corp","note":"%s"}' % (b"x" * 200)
+_NOW = 1_700_000_000.0
+
+Write = Callable[[bytes], None]
+
+
+class CountingSocket:
+    """A transport that takes everything; it keeps the last write."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self.last = b""
+
+    def write(self, data: bytes) -> None:
+        self._scenario.writes += 1
+        self.last = data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Middle(Scenario):
+    """Ingress, a log in memory and the hub, with a clock that stands still."""
+
+    async def start(self, readers: int) -> None:
+        self.log = MemoryLog(clock=lambda: _NOW)
+        self.hub = Hub(self.log)
+        await self.log.open(self.hub.deliver)
+        await self.hub.start()
+        self.ingress = Ingress(self.log, self.hub, crm_map(), clock=lambda: _NOW)
+        self.publication = Publication(envelope=Envelope(data=DATA), origin=Origin("python"), topic=TOPIC)
+        await self.connect(readers)
+
+    async def connect(self, readers: int) -> None:
+        pass
+
+    async def event(self) -> None:
+        await self.ingress.submit(self.publication)
+        await asyncio.sleep(0)  # outputs are flushed
+
+    async def stop(self) -> None:
+        await self.log.close()
+
+
+class Burst(Middle):
+    """Ten events that are committed together."""
+
+    async def event(self) -> None:
+        await self.ingress.submit_many([self.publication] * 10)
+        await asyncio.sleep(0)
+
+
+class SocketIoReaders(Middle):
+    """Socket.IO clients whose WebSockets are lent to the fan-out."""
+
+    async def connect(self, readers: int) -> None:
+        fanout = RoomFanout(lambda: _NOW)
+        self.hub.add(fanout)
+        self.hub.after_each_batch(fanout.flush)
+        self.clients: list[Client] = []
+        for number in range(readers):
+            queue = OutgoingQueue(max_messages=1000, max_bytes=1 << 20)
+            client = Client(
+                sid=f"s{number}",
+                eio_sid=f"e{number}",
+                pid=f"p{number}",
+                identity=Identity(),
+                queue=queue,
+                hub=self.hub,
+                position=0,
+                stats=Stats(),
+            )
+            client.live = True
+            client.write = CountingSocket(self).write
+            fanout.join(client, (ROOM,))
+            self.clients.append(client)
+
+
+class SocketIoBurst(SocketIoReaders, Burst):
+    """The same, of ten events committed together."""
+
+
+class MqttReaders(Middle):
+    """MQTT subscribers on TCP."""
+
+    qos = 0
+    version = ProtocolVersion.V311
+
+    async def connect(self, readers: int) -> None:
+        gate = DevelopmentGate()
+        self.edge = MqttEdge(ingress=self.ingress, hub=self.hub, log=self.log, gate=gate)
+        await self.edge.start()
+        self.sockets: list[tuple[TcpProtocol, CountingSocket]] = []
+        for number in range(readers):
+            protocol, sock = await self.client(f"c{number}")
+            subscribe = Subscribe(1, [SubscriptionRequest("crm/leads/+/updated", self.qos)])
+            protocol.data_received(encode(subscribe, self.version))
+            while sock.last[:1] != b"\x90":
+                await asyncio.sleep(0)
+            self.sockets.append((protocol, sock))
+
+    async def client(self, client_id: str) -> tuple[TcpProtocol, CountingSocket]:
+        protocol, sock = TcpProtocol(self.edge), CountingSocket(self)
+        protocol.connection_made(cast(asyncio.Transport, sock))
+        protocol.data_received(encode(Connect(client_id, self.version), self.version))
+        while not sock.last:
+            await asyncio.sleep(0)
+        return protocol, sock
+
+    async def stop(self) -> None:
+        for protocol, _ in self.sockets:
+            protocol.connection_lost(None)
+        await self.edge.stop()
+        await super().stop()
+
+
+class MqttQos1Readers(MqttReaders):
+    """MQTT subscribers at QoS 1; their acknowledgements are not counted."""
+
+    qos = 1
+
+    async def after_event(self) -> None:
+        for (protocol, _), answer in zip(self.sockets, self.answers(), strict=True):
+            protocol.data_received(answer)
+        await asyncio.sleep(0)
+
+    def answers(self) -> list[bytes]:
+        """A PUBACK for the last message of each (MQTT 3.1.1 §3.3)."""
+        at = 5 + len(TOPIC)  # first byte, remaining length in two, topic with its length in two
+        return [b"\x40\x02" + sock.last[at : at + 2] for _, sock in self.sockets]
+
+
+class MqttAcknowledgements(MqttQos1Readers):
+    """What comes back from them: a PUBACK each."""
+
+    async def start(self, readers: int) -> None:
+        await super().start(readers)
+        await self.publish()
+
+    async def publish(self) -> None:
+        await self.ingress.submit(self.publication)
+        await asyncio.sleep(0)
+        self.waiting = [(protocol, answer) for (protocol, _), answer in zip(self.sockets, self.answers(), strict=True)]
+
+    async def event(self) -> None:
+        for protocol, answer in self.waiting:
+            protocol.data_received(answer)
+        await asyncio.sleep(0)
+
+    async def after_event(self) -> None:
+        await self.publish()
+
+
+class MqttPublisher(MqttReaders):
+    """An MQTT publisher at QoS 1: from its bytes to its PUBACK. What counts as a reader is one packet more."""
+
+    async def connect(self, readers: int) -> None:
+        await super().connect(0)
+        self.packets = b"".join(
+            encode_publish(TOPIC, DATA, version=self.version, qos=1, packet_id=number + 1) for number in range(readers)
+        )
+        self.protocol, self.sock = await self.client("publisher")
+        self.sockets.append((self.protocol, self.sock))
+
+    async def event(self) -> None:
+        self.sock.last = b""
+        self.protocol.data_received(self.packets)
+        while not self.sock.last:
+            await asyncio.sleep(0)
+
+
+class HttpScenario(Middle):
+    """The HTTP doors, called as uvicorn does."""
+
+    async def connect(self, readers: int) -> None:
+        self.doors = HttpDoors(
+            ingress=self.ingress, hub=self.hub, log=self.log, gate=DevelopmentGate(), topic_map=crm_map()
+        )
+        await self.doors.start()
+        self.running: list[asyncio.Task[None]] = []
+        await self.open(readers)
+
+    async def open(self, readers: int) -> None:
+        pass
+
+    async def stop(self) -> None:
+        await self.doors.stop()
+        await asyncio.gather(*self.running)
+        await super().stop()
+
+    @staticmethod
+    def scope(method: str, path: str, query: bytes = b"") -> dict[str, Any]:
+        return {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "query_string": query,
+            "headers": [(b"host", b"test"), (b"content-type", b"application/json")],
+        }
+
+
+class SseReaders(HttpScenario):
+    """Server-sent events: one write for each stream."""
+
+    async def open(self, readers: int) -> None:
+        scope = self.scope("GET", "/api/stream", b"rooms=" + ROOM.encode())
+        for _ in range(readers):
+            handled = self.doors.sse.stream(Request(scope, self.receive, self.send))
+            self.running.append(asyncio.create_task(handled))
+        while self.writes < readers:
+            await asyncio.sleep(0)
+
+    async def receive(self) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.body" and message["body"]:
+            self.writes += 1
+
+
+class RestPublisher(HttpScenario):
+    """`POST /api/events` of one event, from the request to its answer."""
+
+    body = b'{"type":"lead:updated","topic":"%b","data":%b}' % (TOPIC.encode(), DATA)
+
+    async def event(self) -> None:
+        request = Request(self.scope("POST", "/api/events"), self.receive, self.send)
+        await self.doors.rest.publish(request)
+
+    async def receive(self) -> dict[str, Any]:
+        return {"type": "http.request", "body": self.body, "more_body": False}
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            self.writes += 1

@@ -1,0 +1,98 @@
+"""What an event and a delivery may cost on the hot paths, in calls, writes and memory: the same on every machine.
+
+Budgets lie slightly above what was counted on Python 3.11 (later versions call less). Times are measured by
+`python -m bench`; what these tests find is a change that nobody measured.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from gapless.transports.socketio.client import Client
+from tests.guard import scenarios
+from tests.guard.counting import Budget, Scenario, cost_of
+
+NOTHING = Budget(calls=0)
+
+# A counting socket is in the figures with its own `write` (MQTT: and `is_closing`).
+BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
+    # scenario: (one more delivery, an event besides its deliveries)
+    scenarios.Middle: (NOTHING, Budget(calls=190, blocks=10)),
+    scenarios.Burst: (NOTHING, Budget(calls=700, blocks=80)),
+    scenarios.RestPublisher: (NOTHING, Budget(calls=260, writes=1, blocks=14)),
+    scenarios.MqttPublisher: (Budget(calls=168, blocks=13), Budget(calls=170, writes=1, blocks=10)),
+    scenarios.SocketIoReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=230, blocks=16)),
+    scenarios.SocketIoBurst: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=960, blocks=140)),
+    scenarios.MqttReaders: (Budget(calls=17, writes=1, blocks=0.1), Budget(calls=240, blocks=20)),
+    scenarios.MqttQos1Readers: (Budget(calls=22, writes=1, blocks=0.1), Budget(calls=240, blocks=24)),
+    scenarios.MqttAcknowledgements: (Budget(calls=20, blocks=0.1), Budget(calls=35, blocks=5)),
+    scenarios.SseReaders: (Budget(calls=39, writes=1, blocks=0.2), Budget(calls=215, blocks=16)),
+}
+
+
+@pytest.mark.parametrize("scenario", BUDGETS, ids=lambda scenario: scenario.__name__)
+async def test_within_the_budget(scenario: type[Scenario]) -> None:
+    delivery, event = await cost_of(scenario)
+    what = scenario.__name__
+    BUDGETS[scenario][0].check(f"{what}, each delivery", delivery)
+    BUDGETS[scenario][1].check(f"{what}, each event besides its deliveries", event)
+
+
+async def test_counts_are_the_same_every_time() -> None:
+    first, second = await cost_of(scenarios.SocketIoReaders), await cost_of(scenarios.SocketIoReaders)
+    assert [cost.calls for cost in first] == [cost.calls for cost in second]
+
+
+class Slower(scenarios.SocketIoReaders):
+    """One call more for each client, as a careless change would bring."""
+
+    async def connect(self, readers: int) -> None:
+        await super().connect(readers)
+        for client in self.clients:
+            client.write = self.through(client)
+
+    @staticmethod
+    def through(client: Client) -> scenarios.Write:
+        write = client.write
+        assert write is not None
+
+        def planted(data: bytes) -> None:
+            write(data)
+
+        return planted
+
+
+class Chattier(scenarios.SocketIoReaders):
+    """Two writes for each client."""
+
+    async def event(self) -> None:
+        await super().event()
+        for client in self.clients:
+            assert client.write is not None
+            client.write(b"")
+
+
+class Hoarder(scenarios.SocketIoReaders):
+    """Something kept for each client and event."""
+
+    async def connect(self, readers: int) -> None:
+        self.kept: list[object] = []
+        await super().connect(readers)
+
+    async def event(self) -> None:
+        await super().event()
+        self.kept += [[client] for client in self.clients]
+
+
+@pytest.mark.parametrize(
+    ("planted", "complaint"),
+    [
+        (Slower, r"2\.00 calls, the budget is 1(?s:.*) 1\.00 Python   Slower\.through\.<locals>\.planted"),
+        (Chattier, r"2\.00 calls, the budget is 1(?s:.*) 2\.00 Python   CountingSocket\.write"),
+        (Hoarder, r"\d\.\d\d blocks, the budget is 0\.1"),
+    ],
+)
+async def test_it_finds_what_is_planted(planted: type[Scenario], complaint: str) -> None:
+    delivery, _ = await cost_of(planted)
+    with pytest.raises(AssertionError, match=complaint):
+        BUDGETS[scenarios.SocketIoReaders][0].check("planted, each delivery", delivery)
