@@ -19,7 +19,9 @@ from bench import host
 from bench.cases.bridge import bridge
 from bench.cases.fanout import fanout_mqtt5_qos1, fanout_mqtt_qos0, fanout_mqtt_qos1, fanout_socketio
 from bench.cases.rest import rest
+from bench.cases.returning import catch_up, storm_mqtt, storm_socketio
 from bench.cases.run import Run
+from bench.cases.stalled import stalled_mqtt, stalled_socketio
 from bench.figures import Report, write_json
 from bench.load.event import SIZE
 from bench.load.tally import percentile
@@ -32,6 +34,11 @@ CASES: dict[str, Callable[[Run], Awaitable[None]]] = {
     "fanout-mqtt-qos0": fanout_mqtt_qos0,
     "fanout-mqtt-qos1": fanout_mqtt_qos1,
     "fanout-mqtt5-qos1": fanout_mqtt5_qos1,
+    "storm-socketio": storm_socketio,
+    "storm-mqtt": storm_mqtt,
+    "catchup": catch_up,
+    "stalled-socketio": stalled_socketio,
+    "stalled-mqtt": stalled_mqtt,
 }
 RESULTS = host.ROOT / "bench/results"
 DOCUMENT = host.ROOT / "docs/performance.md"
@@ -39,7 +46,7 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 EXAMPLES = """
 examples:
-  python -m bench                             everything: some 4 minutes, written to bench/results/<date>.json
+  python -m bench                             everything: some 8 minutes, written to bench/results/<date>.json
   python -m bench --quick                     one repeat, one second each, 200 clients: does it work?
   python -m bench --only fanout --repeat 5    the cases whose name has "fanout" in it
   python -m bench --only rest --json -        the results as JSON on standard output
@@ -60,7 +67,7 @@ def arguments(line: list[str] | None = None) -> argparse.Namespace:
     add("--repeat", type=_positive, metavar="N", help="run everything N times, in turn (default 2)")
     add("--quick", action="store_true", help="one repeat, one second a load, 200 clients")
     add("--seconds", type=float, help="how long each load is measured (default 2.5)")
-    add("--clients", type=_positive, help="clients of a fan-out (default 1,000)")
+    add("--clients", type=_positive, help="clients of a fan-out, and stalled ones (default 1,000); twice as many in a storm")
     add("--no-peers", action="store_true", help="measure Gapless alone")
     add("--data", type=Path, help="folder for the servers' data (default: the temporary folder)")
     add(

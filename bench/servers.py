@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,13 +103,21 @@ class _Mosquitto(Server):
 
 
 @asynccontextmanager
-async def run_target(name: str, folder: Path, cores: Cores, *, profile: Path | None = None) -> AsyncIterator[Target]:
+async def run_target(
+    name: str,
+    folder: Path,
+    cores: Cores,
+    *,
+    profile: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> AsyncIterator[Target]:
     """Start a server on the servers' core; it is stopped, and its data removed by the caller, at the end.
 
     Args:
         name: one of this module's names.
         folder: an empty folder for its data.
         profile: where to write a profile of Gapless (cProfile, its main thread), which makes it slower.
+        env: settings of Gapless, as environment variables.
 
     Raises:
         NotHere: it is not installed on this machine.
@@ -119,7 +127,7 @@ async def run_target(name: str, folder: Path, cores: Cores, *, profile: Path | N
         async with _run_node_bridge(folder, cores) as target:
             yield target
         return
-    server = _make(name, folder, profile)
+    server = _make(name, folder, profile, env)
     with cores.for_servers():
         await server.start()
     try:
@@ -141,13 +149,15 @@ async def _run_node_bridge(folder: Path, cores: Cores) -> AsyncIterator[Target]:
             await _end(bridge)
 
 
-def _make(name: str, folder: Path, profile: Path | None) -> Gateway | _Program | _Mosquitto:
+def _make(
+    name: str, folder: Path, profile: Path | None, env: Mapping[str, str] | None
+) -> Gateway | _Program | _Mosquitto:
     match name:
         case "Gapless":
             command: Sequence[str] = SERVE_COMMAND
             if profile is not None:
                 command = (sys.executable, "-m", "cProfile", "-o", str(profile), *SERVE_COMMAND[1:])
-            return Gateway("--log-level", "warning", data=folder, command=command)
+            return Gateway("--log-level", "warning", data=folder, command=command, env=env)
         case "raw floor":
             return _Program(name, (sys.executable, "-m", "bench.peers.raw_floor"))
         case "python-socketio":

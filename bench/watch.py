@@ -51,6 +51,21 @@ def resident_bytes(pids: Sequence[int]) -> int:
     return sum(int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE for pid in pids)
 
 
+def reset_peak(pids: Sequence[int]) -> None:
+    """Let `peak_bytes` count from now on (Linux 4.0: `/proc/<pid>/clear_refs`)."""
+    if has_proc():
+        for pid in pids:
+            (_PROC / str(pid) / "clear_refs").write_text("5")
+
+
+def peak_bytes(pids: Sequence[int]) -> int:
+    """Largest resident memory of processes, together; 0 without /proc."""
+    if not has_proc():
+        return 0
+    statuses = [(_PROC / str(pid) / "status").read_text() for pid in pids]
+    return sum(int(status.partition("VmHWM:")[2].split()[0]) * 1024 for status in statuses)
+
+
 @dataclass(slots=True)
 class Usage:
     """What an interval took.

@@ -25,7 +25,7 @@ async def fanout_socketio(run: Run) -> None:
 
     async def load(target: Target) -> None:
         tally = Tally()
-        publisher = await SocketIoClient.connect(target.http, tally, subscribe=False)
+        publisher = await SocketIoClient.connect(target.http, tally, room=None)
         await publisher.publish(event_data())  # everything is loaded and warm before memory is read
         before = resident_bytes(target.pids)
         clients = await connect_all(run.clients, lambda _: SocketIoClient.connect(target.http, tally))

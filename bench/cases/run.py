@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ class Run:
         report: takes the figures.
         cores: which core is whose.
         seconds: how long each load is measured; a fifth of it goes before, to warm up.
-        clients: of the fan-outs.
+        clients: of the fan-outs, and those that stall; storms have twice as many.
         peers: whether to measure others than Gapless.
         data: where the servers' data goes; None is the system's temporary folder.
         profile: where to write a profile of Gapless; None measures it as it is.
@@ -51,15 +51,22 @@ class Run:
         """Seconds of load before what is measured."""
         return self.seconds / 5
 
-    async def against(self, case: str, names: tuple[str, ...], load: Callable[[Target], Awaitable[None]]) -> None:
-        """Put one load on several servers in turn: Gapless, then its peers.
+    async def against(
+        self,
+        case: str,
+        names: tuple[str, ...],
+        load: Callable[[Target], Awaitable[None]],
+        *,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Put one load on several servers in turn: Gapless (with settings of `env`), then its peers.
 
         A server that is missing, or that does not stand the load, is reported by name; the others go on.
         """
         for name in names if self.peers else names[:1]:
             self.progress(f"{case}: {name}")
             try:
-                async with self.server(name) as target:
+                async with self.server(name, env) as target:
                     await load(target)
             except NotHere as error:
                 self.report.skip(f"{case}, {name}", str(error))
@@ -68,10 +75,10 @@ class Run:
             gc.collect()
 
     @asynccontextmanager
-    async def server(self, name: str) -> AsyncIterator[Target]:
+    async def server(self, name: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Target]:
         """A server with an empty data folder."""
         with tempfile.TemporaryDirectory(prefix="gapless-bench-", dir=self.data) as folder:
-            async with run_target(name, Path(folder), self.cores, profile=self.profile) as target:
+            async with run_target(name, Path(folder), self.cores, profile=self.profile, env=env) as target:
                 yield target
 
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import cast
 
 from bench.load.event import FILTER, SIZE, TOPIC, now_us, sent_us
+from bench.load.sockets import connect_to
 from bench.load.tally import Tally
 from gapless.mqtt import (
     Connack,
@@ -76,25 +77,42 @@ class MqttClient(asyncio.Protocol):
         *,
         client_id: str,
         qos: int | None = None,
+        filter: str = FILTER,  # noqa: A002 the word of the standard
+        stays: bool = False,
         version: ProtocolVersion = ProtocolVersion.V311,
+        receive_buffer: int | None = None,
     ) -> MqttClient:
-        """Open a connection with a clean session, and subscribe where `qos` is given.
+        """Open a connection, and subscribe where `qos` is given.
+
+        Args:
+            stays: the session outlives its connection, and one that is there is resumed (3.1.1).
+            receive_buffer: bytes of the socket's receive buffer; None is the system's.
 
         Raises:
             OSError, TimeoutError: the server refused, or did not answer within 30 seconds.
         """
-        loop = asyncio.get_running_loop()
         async with asyncio.timeout(30):
-            transport, client = await loop.create_connection(lambda: cls(tally, version), "127.0.0.1", port)
-            connect = Connect(version=version, client_id=client_id, clean_start=True, keep_alive=0)
-            transport.write(encode(connect, version))
+            client = cls(tally, version)
+            await connect_to(port, lambda: client, receive_buffer)
+            connect = Connect(version=version, client_id=client_id, clean_start=not stays, keep_alive=0)
+            client._transport.write(encode(connect, version))
             await client._answer
             if qos is not None:
-                client._answer = loop.create_future()
-                subscribe = Subscribe(packet_id=1, subscriptions=[SubscriptionRequest(FILTER, qos=qos)])
-                transport.write(encode(subscribe, version))
+                client._answer = asyncio.get_running_loop().create_future()
+                subscribe = Subscribe(packet_id=1, subscriptions=[SubscriptionRequest(filter, qos=qos)])
+                client._transport.write(encode(subscribe, version))
                 await client._answer
         return client
+
+    def stall(self) -> None:
+        """Read no more, and so acknowledge nothing."""
+        self._transport.pause_reading()
+
+    def publish_to(self, topic: str, event: bytes) -> None:
+        """Publish at QoS 1 to any topic."""
+        self._id = self._id % _MAX_ID + 1
+        self.published += 1
+        self._transport.write(encode_publish(topic, event, version=self.version, qos=1, packet_id=self._id))
 
     def publish(self, *events: bytes) -> None:
         """Publish at QoS 1, all in one write; `acknowledged` counts the answers."""

@@ -8,14 +8,14 @@ from typing import Any, cast
 import msgspec
 
 from bench.load.event import ROOM, TOPIC, TYPE, now_us, sent_us
-from bench.load.tally import Tally
+from bench.load.sockets import connect_to
+from bench.load.tally import LoadFailed, Tally
 
 _HANDSHAKE = (
     "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n"
     "Host: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-_SUBSCRIBE = b'["subscribe",' + msgspec.json.encode({"rooms": [ROOM]}) + b"]"
 _PUBLISH = f'["publish",{{"type":"{TYPE}","topic":"{TOPIC}","data":'.encode()
 _NEW, _UPGRADED = 0, 1
 
@@ -31,9 +31,10 @@ def masked_text(payload: bytes) -> bytes:
 
 
 class SocketIoClient(asyncio.Protocol):
-    """One connection in the room of the benchmark.
+    """One connection in the room of the benchmark, or in others.
 
     Attributes:
+        pid: by which it may come back.
         received: events so far.
         sampling: whether it times events while the tally does.
     """
@@ -41,18 +42,22 @@ class SocketIoClient(asyncio.Protocol):
     __slots__ = (
         "_answers",
         "_closing",
+        "_connect",
         "_ids",
         "_rest",
         "_state",
         "_tally",
         "_transport",
         "connected",
+        "pid",
         "received",
         "sampling",
     )
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, connect: bytes = b"40") -> None:
         self.received = 0
+        self.pid = ""
+        self._connect = connect
         self.sampling = False
         self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closing = False
@@ -64,21 +69,49 @@ class SocketIoClient(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     @classmethod
-    async def connect(cls, port: int, tally: Tally, *, subscribe: bool = True) -> SocketIoClient:
-        """Open a connection, and join the room.
+    async def connect(
+        cls, port: int, tally: Tally, *, room: str | None = ROOM, receive_buffer: int | None = None
+    ) -> SocketIoClient:
+        """Open a connection, and join a room.
+
+        Args:
+            receive_buffer: bytes of the socket's receive buffer; None is the system's.
 
         Raises:
             OSError, TimeoutError: the server refused, or did not answer within 30 seconds.
         """
-        loop = asyncio.get_running_loop()
         async with asyncio.timeout(30):
-            transport, client = await loop.create_connection(lambda: cls(tally), "127.0.0.1", port)
-            transport.write(_HANDSHAKE.format(port=port).encode())
-            await client.connected
-            if subscribe:
-                client._ask(_SUBSCRIBE, answer := loop.create_future())
+            client = cls(tally)
+            await client._open(port, receive_buffer)
+            if room is not None:
+                subscribe = b'["subscribe",' + msgspec.json.encode({"rooms": [room]}) + b"]"
+                client._ask(subscribe, answer := asyncio.get_running_loop().create_future())
                 await answer
         return client
+
+    @classmethod
+    async def come_back(cls, port: int, tally: Tally, *, pid: str, offset: str) -> SocketIoClient:
+        """Open a connection as the stock client does that recovers (Socket.IO 5, connection state recovery).
+
+        Raises:
+            OSError, TimeoutError: the server refused, or did not answer within 30 seconds.
+            LoadFailed: the client was not recovered.
+        """
+        async with asyncio.timeout(30):
+            client = cls(tally, b"40" + msgspec.json.encode({"pid": pid, "offset": offset}))
+            await client._open(port)
+        if client.pid != pid:
+            raise LoadFailed("a Socket.IO client was not recovered")
+        return client
+
+    async def _open(self, port: int, receive_buffer: int | None = None) -> None:
+        await connect_to(port, lambda: self, receive_buffer)
+        self._transport.write(_HANDSHAKE.format(port=port).encode())
+        await self.connected
+
+    def stall(self) -> None:
+        """Read no more."""
+        self._transport.pause_reading()
 
     async def publish(self, data: bytes) -> None:
         """Publish an event with JSON `data`; returns with the server's acknowledgement."""
@@ -162,10 +195,11 @@ class SocketIoClient(asyncio.Protocol):
         if first != 0x81:  # a WebSocket close or ping: neither is expected of a healthy server here
             self._transport.close()
         elif payload[:1] == b"0":  # Engine.IO OPEN: answer with Socket.IO CONNECT
-            self._transport.write(masked_text(b"40"))
+            self._transport.write(masked_text(self._connect))
         elif payload == b"2":
             self._transport.write(masked_text(b"3"))
         elif payload[:2] == b"40":
+            self.pid = msgspec.json.decode(payload[2:]).get("pid", "")
             self.connected.set_result(None)
         elif payload[:2] == b"43":
             number, _, answer = payload[2:].partition(b"[")
