@@ -67,7 +67,11 @@ def arguments(line: list[str] | None = None) -> argparse.Namespace:
     add("--repeat", type=_positive, metavar="N", help="run everything N times, in turn (default 2)")
     add("--quick", action="store_true", help="one repeat, one second a load, 200 clients")
     add("--seconds", type=float, help="how long each load is measured (default 2.5)")
-    add("--clients", type=_positive, help="clients of a fan-out, and stalled ones (default 1,000); twice as many in a storm")
+    add(
+        "--clients",
+        type=_positive,
+        help="clients of a fan-out, and stalled ones (default 1,000); twice as many in a storm",
+    )
     add("--no-peers", action="store_true", help="measure Gapless alone")
     add("--data", type=Path, help="folder for the servers' data (default: the temporary folder)")
     add(
