@@ -155,3 +155,13 @@ async def test_delays_grow_until_a_connection_has_stood() -> None:
     # The third connection's clock has to move before it is lost, so the move is on `Moved`.
     await run(Standing(*scripts, [END]), time=time)
     assert time.slept == [1, 2, 1, 2]
+
+
+async def test_where_something_may_be_missing_only_the_connection_moves_the_cursor() -> None:
+    unordered = [ClientEvent(type="t", topic="t", data=n, position=f"e:{n}", ordered=False) for n in (9, 7, 8)]
+    connection = Scripted([Subscribed("e:5"), *unordered, Moved("e:6"), LOST], [END])
+    state = Subscription("e:7")
+    seen = await run(connection, state=state)
+    assert [s.data for s in seen if isinstance(s, ClientEvent)] == [9, 7, 8]
+    assert connection.after == ["e:7", "e:6"]
+    assert state.repeats == 0

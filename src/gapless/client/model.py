@@ -59,6 +59,7 @@ class ClientEvent(msgspec.Struct, frozen=True, kw_only=True):
         position: `epoch:offset`; None for ephemeral events, and from a foreign MQTT server.
         captures: what the topic map took from the topic (`leadId`), where the transport says it.
         retained: it is its topic's last value, handed over at the subscription (MQTT).
+        ordered: False where what lies before it may still be missing: only `Moved` moves the cursor then.
     """
 
     type: str
@@ -70,6 +71,7 @@ class ClientEvent(msgspec.Struct, frozen=True, kw_only=True):
     position: str | None = None
     captures: dict[str, Any] = {}
     retained: bool = False
+    ordered: bool = True
 
     @classmethod
     def from_envelope(cls, envelope: dict[str, Any], *, retained: bool = False) -> ClientEvent:

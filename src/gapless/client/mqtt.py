@@ -39,8 +39,8 @@ class MqttConnection:
     """An MQTT server: the gateway's edge, or any broker.
 
     On the edge it resumes with the user property `gapless-start`; a foreign broker has no
-    positions, and what it publishes while the connection is away is not heard. A slow caller
-    stops the reading of the socket.
+    positions, and what it publishes while the connection is away is not heard: where a gateway's
+    link publishes to it, use `BrokerConnection`. A slow caller stops the reading of the socket.
 
     Args:
         target: with a gateway's `http(s)` URL, its edge is taken over WebSocket, and rooms
@@ -133,14 +133,16 @@ def mqtt_url(url: str) -> str:
 def signals_of(message: MQTTMessage, *, positions: bool = True) -> list[Hole | ClientEvent]:
     """What a PUBLISH says: an event, after a hole where the gateway reports one."""
     said = user_properties(message.properties)
-    event = _event_of(message, said)
+    event = event_of(message)
     if not positions:
         event = msgspec.structs.replace(event, position=None)
     # The property names the position at which the hole begins; where it ends, this event says.
     return [Hole(), event] if "gapless-incomplete" in said else [event]
 
 
-def _event_of(message: MQTTMessage, said: dict[str, str]) -> ClientEvent:
+def event_of(message: MQTTMessage) -> ClientEvent:
+    """The event that a PUBLISH is: the gateway's envelope, or what its payload and user properties say."""
+    said = user_properties(message.properties)
     payload = bytes(message.payload)
     document = _json_object(payload)
     if document is not None and document.get("position") is not None and document.get("topic") == message.topic:

@@ -54,7 +54,7 @@ class Subscription:
 
     def is_repeat(self, event: ClientEvent) -> bool:
         """Whether the event was processed before; a retained message stands outside the order."""
-        if event.retained or event.position is None or self.cursor is None:
+        if event.retained or not event.ordered or event.position is None or self.cursor is None:
             return False
         try:
             here, there = Position.parse(self.cursor), Position.parse(event.position)
@@ -64,7 +64,7 @@ class Subscription:
 
     def processed(self, event: ClientEvent) -> None:
         """Move the cursor."""
-        if event.position is not None and not event.retained:
+        if event.position is not None and event.ordered and not event.retained:
             self.cursor = event.position
 
 
