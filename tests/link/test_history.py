@@ -103,6 +103,23 @@ async def test_event_that_the_broker_has_no_room_for_is_a_hole() -> None:
         assert (ns(answer), answer["complete"], answer["more"]) == ([0, 2], False, False)
 
 
+async def test_answer_that_cannot_be_sent_is_not() -> None:
+    async with asking(connack=Properties(maximum_packet_size=10_000)) as (gateway, ask):
+        ask.ask(json.dumps({"rooms": ["lead:1"], "id": "x" * 10_000}).encode())
+        assert (await ask(rooms=["lead:1"]))["id"] is None
+        assert gateway.link.stats.history_dropped == 1
+
+
+async def test_page_that_is_exactly_full_leaves_nothing_out() -> None:
+    async with asking() as (gateway, ask):
+        start = gateway.hub.position(0)
+        await gateway.publish(4, topic="crm/leads/1/updated")
+        first = await ask(rooms=["lead:1"], after=start, limit=2)
+        assert (ns(first), first["more"]) == ([0, 1], True)
+        second = await ask(rooms=["lead:1"], after=first["position"], limit=2)
+        assert (ns(second), second["more"], second["position"]) == ([2, 3], False, gateway.hub.position())
+
+
 async def test_what_the_log_no_longer_keeps_is_said() -> None:
     log = MemoryLog(retention=Retention(seconds=None, bytes=2000))
     async with asking(log=log) as (gateway, ask):

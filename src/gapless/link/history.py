@@ -25,7 +25,7 @@ from gapless.hub import Hub
 from gapless.link.connection import Connection
 from gapless.link.options import LinkOptions
 from gapless.link.stats import LinkStats
-from gapless.mqtt import Properties, ProtocolVersion, Publish, matches, validate_filter, validate_topic
+from gapless.mqtt import Properties, ProtocolVersion, Publish, encode, matches, validate_filter, validate_topic
 from gapless.topicmap import TopicMap
 
 START = "start"
@@ -159,7 +159,12 @@ class History:
             self._stats.history_refused += 1
             answer = {"id": request_id, "error": error.to_wire()}
         body = msgspec.json.encode(answer)
-        connection.send(self._reply(topic, body, properties.correlation_data, connection.version))
+        data = encode(self._reply(topic, body, properties.correlation_data, connection.version), connection.version)
+        largest = connection.properties.maximum_packet_size
+        if largest is not None and len(data) > largest:  # a long topic, id or correlation
+            self._stats.history_dropped += 1
+        else:
+            connection.write(data)
 
     def _reply_topic(self, topic: str | None) -> str | None:
         """The topic, where an answer may go there: a request must not make us publish anywhere else."""
@@ -245,18 +250,17 @@ class _Batch:
     def __init__(self, *, limit: int, most_bytes: int) -> None:
         self.events: list[msgspec.Raw] = []
         self.limit = limit
+        self.full = False
         self._left = most_bytes
 
-    @property
-    def full(self) -> bool:
-        return len(self.events) >= self.limit or self._left <= 0
-
     def add(self, event: bytes) -> bool:
-        """Take an event; whether there was room for it."""
+        """Take an event; False, and `full`, where there is no room for it."""
         if self.full or (self.events and len(event) > self._left):
+            self.full = True
             return False
         self._left -= len(event) + 1
         self.events.append(msgspec.Raw(event))
+        self.full = len(self.events) == self.limit
         return True
 
 

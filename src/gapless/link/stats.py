@@ -39,7 +39,7 @@ class LinkStats(msgspec.Struct):
         history_requests: clients of the broker that asked for what they missed.
         history_events: events that they were sent.
         history_refused: requests answered with an error.
-        history_dropped: requests not answered: too many at once, or no topic to answer to.
+        history_dropped: requests not answered: too many at once, no topic to answer to, or no room for an answer.
     """
 
     connections: int = 0
