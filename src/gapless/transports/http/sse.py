@@ -28,7 +28,7 @@ HEADERS = (
     (b"x-content-type-options", b"nosniff"),
 )
 _COMMENT = b":\n"
-_PAGE = 500
+_FIRST_PAGE, _LARGEST_PAGE = 50, 500
 _STOP_GRACE = 1.0
 
 
@@ -63,6 +63,7 @@ class Stream:
         cursor: where it stands.
         told: offset of the last position that was written to the client, or is pending.
         named: whether events carry their type as `event:`.
+        page_size: events of history to read next.
         idle: nothing was written since the last heartbeat.
         closing: ends once what is pending is written.
         task: the request's task, to end it where its socket is full.
@@ -79,6 +80,7 @@ class Stream:
         "cursor",
         "idle",
         "named",
+        "page_size",
         "task",
         "told",
         "writing",
@@ -89,6 +91,7 @@ class Stream:
         self.told = cursor.position
         self.named = named
         self.writing = 0
+        self.page_size = _FIRST_PAGE
         self.idle = False
         self.closing = False
         self.task = asyncio.current_task()
@@ -289,7 +292,7 @@ class SseDoor(EventDoor[Stream]):
         cursor = stream.cursor
         if cursor.join(self._hub.head):
             return
-        page = await self._hub.page(selector, cursor.position, limit=_PAGE)
+        page = await self._hub.page(selector, cursor.position, limit=stream.page_size)
         parts: list[bytes] = []
         if not page.complete:  # retention was faster than the reader
             parts.append(self._incomplete(cursor))
@@ -302,6 +305,8 @@ class SseDoor(EventDoor[Stream]):
                 size += len(parts[-1])
                 if size >= self._options.stream_bytes:
                     break
+        if size:  # read no more next time than one write takes
+            stream.page_size = min(_LARGEST_PAGE, 1 + self._options.stream_bytes * len(parts) // size)
         cursor.complete = True  # what is missing has been told
         cursor.join(self._hub.head)
         if parts:
