@@ -123,10 +123,10 @@ async def test_of_two_that_come_back_at_once_the_last_keeps_the_session(js: Path
         await publish(gateway, 0)
         assert await first.numbers(1) == [0]
         gate.open.clear()
-        auth = {"pid": pid, "offset": gateway.hub.position()}
+        options = {"auth": {"pid": pid, "offset": gateway.hub.position()}, "transports": ["websocket"]}
         async with asyncio.TaskGroup() as group:
             answers = [
-                group.create_task(client.connect(gateway.http_url, auth=auth, reconnection=False))
+                group.create_task(client.connect(gateway.http_url, **options, reconnection=False))
                 for client in (second, third)
             ]
             await gate.waiting(2)

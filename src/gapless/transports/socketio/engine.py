@@ -1,14 +1,16 @@
-"""python-engineio with our queue and, on WebSocket, the transport lent by uvicorn."""
+"""python-engineio with connections, a queue and a heartbeat of ours."""
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from typing import Any
 
 import engineio
-from engineio.async_drivers import asgi
+from engineio import packet as eio
 from engineio.payload import Payload
 
-from gapless.transports.raw_websocket import SCOPE_KEY
+from gapless.transports.socketio.connection import EngineSocket
 from gapless.transports.socketio.outgoing import OutgoingQueue
 
 MAX_POLL_PACKETS = 10_000
@@ -16,44 +18,52 @@ MAX_POLL_PACKETS = 10_000
 what bounds a POST here is its size."""
 
 
-class EngineWebSocket(asgi.WebSocket):  # type: ignore[misc]
-    """The driver's WebSocket, lending its transport to the connection's queue."""
+class Pings:
+    """Pings every connection at one interval, and notes who does not answer, with one timer for all.
 
-    async def __call__(self, environ: dict[str, Any]) -> Any:
-        raw = environ["asgi.scope"].get("extensions", {}).get(SCOPE_KEY)
-        socket = self.handler.__self__  # bound method AsyncSocket._websocket_handler
-        self._queue: OutgoingQueue = socket.queue
-        if raw is not None:
-            self._raw = raw
-            self._socket = socket
-            # The library's poll() closes a connection whose queue stays empty for 45 s,
-            # as it does while everything is written directly.
-            socket.poll = self._poll
-        try:
-            return await super().__call__(environ)
-        finally:
-            self._queue.detach()
-            if not socket.upgraded:  # a failed upgrade: polling goes on as it was
-                socket.__dict__.pop("poll", None)
+    Args:
+        interval, timeout: seconds.
+    """
 
-    async def _poll(self) -> list[Any]:
-        queue = self._queue
-        if self._socket.upgraded:
-            queue.lend(self._raw)
-        packets = [await queue.get()]
-        while packets[-1] is not None and not queue.empty():
-            packets.append(queue.get_nowait())
-        for _ in packets:
-            queue.task_done()
-        if packets[-1] is None:
-            packets.pop()
-            if packets:
-                queue.put_nowait(None)
-        return packets
+    def __init__(self, *, interval: float, timeout: float) -> None:
+        self._interval = interval
+        self._timeout = timeout
+        self._due: deque[tuple[float, EngineSocket]] = deque()
+        self._unanswered: deque[tuple[float, EngineSocket, float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
-    async def close(self) -> None:
-        self._queue.detach()
-        await super().close()
+    def later(self, socket: EngineSocket) -> None:
+        """Ping it after the interval."""
+        loop = asyncio.get_running_loop()
+        self._due.append((loop.time() + self._interval, socket))
+        if self._timer is None:
+            self._timer = loop.call_at(self._due[0][0], self._run)
+
+    def stop(self) -> None:
+        """Ping nobody any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._due.clear()
+        self._unanswered.clear()
+
+    def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._due and self._due[0][0] <= now:
+            _, socket = self._due.popleft()
+            sent = socket.ping()
+            if sent is not None:
+                self._unanswered.append((now + self._timeout, socket, sent))
+        while self._unanswered and self._unanswered[0][0] <= now:
+            _, socket, sent = self._unanswered.popleft()
+            if socket.last_ping == sent and not socket.closed:
+                ending = asyncio.create_task(socket.expire(), name=f"engineio-expire-{socket.sid}")
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+        heads = [queue[0][0] for queue in (self._due, self._unanswered) if queue]
+        self._timer = loop.call_at(min(heads), self._run) if heads else None
 
 
 class Engine(engineio.AsyncServer):  # type: ignore[misc]
@@ -63,33 +73,54 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]
         max_waiting_messages, max_waiting_bytes: see `OutgoingQueue`.
     """
 
-    _async: dict[str, Any]
+    sockets: dict[str, EngineSocket]
 
     def __init__(
         self, *args: Any, max_waiting_messages: int = 256, max_waiting_bytes: int = 262_144, **options: Any
     ) -> None:
-        super().__init__(*args, **options)
-        self._async = {**self._async, "websocket": EngineWebSocket}
+        super().__init__(*args, **options, monitor_clients=False)  # `Pings` does
         self._max_waiting_messages = max_waiting_messages
         self._max_waiting_bytes = max_waiting_bytes
+        self.pings = Pings(interval=self.ping_interval, timeout=self.ping_timeout)
         Payload.max_decode_packets = MAX_POLL_PACKETS
 
     def create_queue(self, *args: Any, **options: Any) -> OutgoingQueue:
         """The queue of a new connection."""
         return OutgoingQueue(max_messages=self._max_waiting_messages, max_bytes=self._max_waiting_bytes)
 
+    async def _handle_connect(self, environ: dict[str, Any], transport: str, jsonp_index: int | None = None) -> Any:
+        """A new connection (Engine.IO 4, handshake)."""
+        sid = self.generate_id()
+        socket = self.sockets[sid] = EngineSocket(self, sid)
+        handshake = {
+            "sid": sid,
+            "upgrades": self._upgrades(sid, transport),
+            "pingInterval": round(self.ping_interval * 1000),
+            "pingTimeout": round(self.ping_timeout * 1000),
+            "maxPayload": self.max_http_buffer_size,
+        }
+        socket.queue.put_nowait(eio.Packet(eio.OPEN, handshake))
+        answer = await self._trigger_event("connect", sid, environ, run_async=False)
+        if answer is not None and answer is not True:
+            del self.sockets[sid]
+            return self._unauthorized(answer or None)
+        socket.schedule_ping()
+        if transport == "websocket":
+            return await socket.handle_get_request(environ)
+        socket.connected = True
+        return self._ok(await socket.poll(), jsonp_index=jsonp_index)
+
     async def drop(self, eio_sid: str, reason: str) -> None:
         """End a connection without waiting for its peer, which may be gone."""
-        socket = self.sockets.get(eio_sid)
+        socket = self.sockets.pop(eio_sid, None)
         if socket is not None:
-            queue: OutgoingQueue = socket.queue
-            queue.detach()
             await socket.close(wait=False, abort=True, reason=reason)
-            queue.put_nowait(None)  # ends the WebSocket's writer, or a poll
-            self.sockets.pop(eio_sid, None)
+            socket.queue.abort()
+            socket.queue.put_nowait(None)  # ends a poll
 
     async def close_all(self) -> None:
         """Tell every client that the server goes, and end its connection."""
+        self.pings.stop()
         for socket in list(self.sockets.values()):
             await socket.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
-            socket.queue.put_nowait(None)
+            socket.queue.put_nowait(None)  # ends a poll

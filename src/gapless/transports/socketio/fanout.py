@@ -104,4 +104,4 @@ def _write(message: EncodedMessage, clients: Iterable[Client]) -> None:
         try:
             write(frames)
         except RuntimeError:  # uvloop: the handle is closed, connection_lost has not run yet
-            client.queue.writer_lost()
+            client.queue.detach()

@@ -1,15 +1,15 @@
 """What leaves on one Engine.IO connection, in order.
 
-python-engineio sends everything through a queue per connection: the WebSocket writer, or a
-poll, takes it from there. This queue is that queue. Once a WebSocket's writer has come back
-to it empty, nothing is left before it, and from then on packets are written straight to the
-socket; as every packet passes `put`, the order holds. Polling and upgrading clients stay on
-the queue.
+python-engineio sends everything through a queue per connection. This queue is that queue:
+while the connection is polling or upgrading, packets wait in it for the next poll; once a
+WebSocket carries it they are written straight to the socket, each by the same call, so the
+order holds.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -69,13 +69,16 @@ class EncodedMessage:
 
     @property
     def packets(self) -> list[Any]:
-        """As python-engineio's packets, made on first use."""
-        if self._packets is None:
-            self._packets = [
-                eio.Packet(eio.MESSAGE, part.decode() if isinstance(part, bytes) else bytes(part))
-                for part in self._parts
-            ]
-        return self._packets
+        """As python-engineio's packets. They keep how they were encoded, and binary ones are
+        encoded in two ways, so only text is shared."""
+        if self._packets is not None:
+            return self._packets
+        packets = [
+            eio.Packet(eio.MESSAGE, part.decode() if isinstance(part, bytes) else bytes(part)) for part in self._parts
+        ]
+        if not any(packet.binary for packet in packets):
+            self._packets = packets
+        return packets
 
 
 def encode_frame(packet: Any) -> bytes:
@@ -86,8 +89,8 @@ def encode_frame(packet: Any) -> bytes:
     return frame(bytes(encoded), BINARY)
 
 
-class OutgoingQueue(asyncio.Queue[Any]):
-    """The queue of one connection.
+class OutgoingQueue:
+    """The queue of one connection: as much of `asyncio.Queue` as python-engineio uses.
 
     Args:
         max_messages, max_bytes: what may wait for a client; beyond either it is slow, and gets
@@ -98,35 +101,60 @@ class OutgoingQueue(asyncio.Queue[Any]):
         stalled: whether the connection can take no more live events now.
     """
 
+    __slots__ = (
+        "_bytes",
+        "_max_bytes",
+        "_max_messages",
+        "_packets",
+        "_raw",
+        "_readers",
+        "_waiters",
+        "stalled",
+        "write",
+    )
+
     def __init__(self, *, max_messages: int, max_bytes: int) -> None:
-        super().__init__()
         self.write: Callable[[bytes], None] | None = None
         self.stalled = False
-        self._readers: list[Reader] = []  # one per Socket.IO session on the connection
+        self._readers: tuple[Reader, ...] = ()  # one per Socket.IO session on the connection
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._bytes = 0  # of messages that wait in the queue
+        self._packets: deque[Any] | None = None  # an idle connection needs none
+        self._waiters: tuple[asyncio.Future[None], ...] = ()
         self._raw: LendingWebSocket | None = None
 
     def add_reader(self, reader: Reader) -> None:
         """Tell it of the connection from now on."""
-        self._readers.append(reader)
+        self._readers += (reader,)
         reader.write = self.write
 
     def remove_reader(self, reader: Reader) -> None:
         """It uses the connection no more."""
-        if reader in self._readers:
-            self._readers.remove(reader)
-            reader.write = None
+        self._readers = tuple(other for other in self._readers if other is not reader)
+        reader.write = None
 
     # --- taking packets in
 
     async def put(self, packet: Any) -> None:
-        """What python-engineio sends: OPEN, pings, acknowledgements, CONNECT, CLOSE (None ends it)."""
-        if self.write is not None and packet is not None:
-            self._write_frames(self.write, encode_frame(packet))
-        else:
-            self.put_nowait(packet)
+        """What python-engineio sends: OPEN, pings, acknowledgements, CONNECT, CLOSE; None ends it."""
+        self.put_nowait(packet)
+
+    def put_nowait(self, packet: Any) -> None:
+        """See `put`."""
+        if self.write is not None:
+            if packet is None:
+                self.end()
+            else:
+                self._write_frames(self.write, encode_frame(packet))
+            return
+        if self._packets is None:
+            self._packets = deque()
+        self._packets.append(packet)
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def send(self, message: EncodedMessage) -> None:
         """Pre-encoded packets, written at once or queued."""
@@ -137,77 +165,100 @@ class OutgoingQueue(asyncio.Queue[Any]):
             self.put_nowait(packet)
         self._bytes += len(message.frames)
         if self.qsize() >= self._max_messages or self._bytes >= self._max_bytes:
-            self._set_full()
+            self.set_full()
 
     def _write_frames(self, write: Callable[[bytes], None], frames: bytes) -> None:
         try:
             write(frames)
         except RuntimeError:  # uvloop: the handle is closed, connection_lost has not run yet
-            self.writer_lost()
+            self.detach()
 
-    # --- handing packets out, on WebSocket's writer task or a poll
+    # --- handing packets out, to a poll
+
+    def qsize(self) -> int:
+        """Packets that wait."""
+        return 0 if self._packets is None else len(self._packets)
+
+    def empty(self) -> bool:
+        """Whether none waits."""
+        return not self._packets
 
     async def get(self) -> Any:
-        if self._raw is not None and self.write is None and self.empty():
-            self._raw.borrower = self
-            self._set_write(self._raw.transport.write)
-        packet = await super().get()
-        self._check_drained()
-        return packet
+        """The next packet, once there is one."""
+        while not self._packets:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters += (waiter,)
+            await waiter
+        return self.get_nowait()
 
     def get_nowait(self) -> Any:
-        packet = super().get_nowait()
-        self._check_drained()
-        return packet
+        """The next packet.
 
-    def _check_drained(self) -> None:
-        if self.empty():
+        Raises:
+            asyncio.QueueEmpty: there is none.
+        """
+        if not self._packets:
+            raise asyncio.QueueEmpty
+        packet = self._packets.popleft()
+        if not self._packets:
+            self._packets = None
             self._bytes = 0
             if self.stalled and self.write is None:
-                asyncio.get_running_loop().call_soon(self._set_drained)
+                asyncio.get_running_loop().call_soon(self.set_drained)
+        return packet
 
-    # --- the lent WebSocket
+    def task_done(self) -> None:
+        """Nothing: whoever closes a connection here does not wait for its client."""
 
-    def lend(self, raw: LendingWebSocket) -> None:
-        """From now on a WebSocket carries this connection; it is used once its writer is idle."""
-        if self._raw is None:
-            self._raw = raw
-            raw.transport.set_write_buffer_limits(self._max_bytes)
+    async def join(self) -> None:
+        """At once, for the same reason: a client that is gone never takes what waits."""
+
+    # --- the WebSocket
+
+    def attach(self, raw: LendingWebSocket) -> None:
+        """A WebSocket carries the connection from now on: what waits goes first."""
+        packets, self._packets = self._packets, None
+        raw.transport.set_write_buffer_limits(self._max_bytes)
+        self._raw = raw
+        self._set_write(raw.transport.write)
+        for packet in packets or ():
+            self.put_nowait(packet)
+        self._bytes = 0
+        if self.stalled and raw.transport.get_write_buffer_size() <= self._max_bytes:
+            self.set_drained()
 
     def detach(self) -> None:
-        """Go back to the queue: the connection closes."""
-        self.writer_lost()
-
-    def writer_paused(self) -> None:
-        self._set_full()
-
-    def writer_resumed(self) -> None:
-        self._set_drained()
-
-    def writer_lost(self) -> None:
+        """The socket is gone or going: nothing more is written to it."""
+        self._raw = None
         self._set_write(None)
-        raw, self._raw = self._raw, None
-        if raw is not None and raw.borrower is self:
-            raw.borrower = None
+
+    def end(self) -> None:
+        """Close the WebSocket, once what was written is sent."""
+        if self._raw is not None:
+            self._raw.end()
+        self.detach()
 
     def abort(self) -> None:
-        """Drop a WebSocket connection; the client comes back and resumes."""
+        """Drop the WebSocket; the client comes back and resumes."""
         if self._raw is not None:
             self._raw.abort()
+        self.detach()
 
     def _set_write(self, write: Callable[[bytes], None] | None) -> None:
         self.write = write
         for reader in self._readers:
             reader.write = write
 
-    def _set_full(self) -> None:
+    def set_full(self) -> None:
+        """The connection can take no more live events."""
         if not self.stalled:
             self.stalled = True
             for reader in self._readers:
                 reader.connection_full()
 
-    def _set_drained(self) -> None:
+    def set_drained(self) -> None:
+        """It can again."""
         if self.stalled:
             self.stalled = False
-            for reader in tuple(self._readers):
+            for reader in self._readers:
                 reader.connection_drained()

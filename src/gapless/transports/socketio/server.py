@@ -17,6 +17,9 @@ from socketio import packet as sio
 
 from gapless.transports.socketio.engine import Engine
 
+KEPT_ENVIRON = ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_ORIGIN", "QUERY_STRING", "REMOTE_ADDR")
+"""What of the request that opened a connection is kept, in WSGI's names."""
+
 
 class Lifecycle(Protocol):
     """What the door does at each step of a connection."""
@@ -38,15 +41,11 @@ class Lifecycle(Protocol):
 
 
 class Manager(socketio.AsyncManager):  # type: ignore[misc]
-    """The library's client list, where a disconnect costs the client's own rooms only.
-
-    The library's `basic_disconnect` goes through every room of the namespace, one per client.
-    """
+    """The library's client list, without the rooms that it keeps for each client: `RoomFanout` has ours."""
 
     def __init__(self) -> None:
         super().__init__()
         self.returning: dict[str, str] = {}
-        self._rooms_of: dict[tuple[str, str], set[Any]] = {}
 
     async def pre_connect(self, eio_sid: str, namespace: str) -> Any:
         """Register a client; one that comes back gets its old session id."""
@@ -56,27 +55,18 @@ class Manager(socketio.AsyncManager):  # type: ignore[misc]
         if self.sid_from_eio_sid(eio_sid, namespace) is not None:
             return None  # a second CONNECT on one connection
         self.basic_enter_room(sid, namespace, None, eio_sid=eio_sid)
-        self.basic_enter_room(sid, namespace, sid, eio_sid=eio_sid)
         self.pending_connect.setdefault(namespace, []).append(sid)
         return sid
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
-        """See the library."""
-        super().basic_enter_room(sid, namespace, room, eio_sid)
-        self._rooms_of.setdefault((namespace, sid), set()).add(room)
-
-    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
-        """See the library."""
-        super().basic_leave_room(sid, namespace, room)
-        rooms = self._rooms_of.get((namespace, sid))
-        if rooms is not None:
-            rooms.discard(room)
+        """Of the library's rooms only the one of all clients is kept."""
+        if room is None:
+            super().basic_enter_room(sid, namespace, None, eio_sid)
 
     def basic_disconnect(self, sid: str, namespace: str, **options: Any) -> None:
-        """See the library."""
-        rooms = self._rooms_of.pop((namespace, sid), set())
-        for room in tuple(rooms):
-            super().basic_leave_room(sid, namespace, room)
+        """Forget a client. The library's way goes through every room of the namespace."""
+        if self.eio_sid_from_sid(sid, namespace) is not None:
+            super().basic_leave_room(sid, namespace, None)
         self.callbacks.pop(sid, None)
         for pending in (self.pending_connect, self.pending_disconnect):
             sids = pending.get(namespace)
@@ -105,6 +95,11 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
 
     def _engineio_server_class(self) -> type[Engine]:
         return Engine
+
+    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
+        # What authentication may want to see; the rest, the whole request with it, would stay in memory.
+        kept = {name: environ[name] for name in KEPT_ENVIRON if name in environ}
+        await super()._handle_eio_connect(eio_sid, kept)
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
         if (namespace or "/") != self._served:
