@@ -7,12 +7,16 @@ import itertools
 import json
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
 import httpx
 
+from gapless.client.broker import BrokerConnection
+from gapless.client.model import ClientEvent, Moved, Subscribed, Target
+from gapless.client.model import Heard as Signal
 from gapless.testing import Broker, Gateway, Link
 from tests.stock_mqtt.with_mqttjs import Node
 
@@ -309,6 +313,38 @@ class BrokerClient(MqttClient):
         return self.site.broker.port
 
 
+class WholeBrokerClient(Client):
+    """Our own client at Mosquitto: by its position it asks the gateway over the broker for what it lacks."""
+
+    transport = "broker"
+    _signals: AsyncGenerator[Signal, None]
+
+    @property
+    def port(self) -> int:
+        return self.site.broker.port
+
+    async def open(self, after: str | None = None) -> None:
+        target = Target(
+            url=self.link.url("mqtt"), rooms=(f"lead:{self.lead}",), filters=(f"crm/leads/{self.lead}/updated",)
+        )
+        self._signals = BrokerConnection(target).listen(after)
+        assert isinstance(await anext(self._signals), Subscribed)
+
+    async def next(self) -> Heard:
+        while not isinstance(signal := await anext(self._signals), ClientEvent):
+            assert isinstance(signal, Moved), signal
+        assert signal.position is not None
+        return Heard(signal.data["n"], signal.position)
+
+    async def close(self) -> None:
+        await self._signals.aclose()
+
+
 CLIENTS: dict[str, type[Client]] = {
     each.transport: each for each in (SocketIoClient, MqttClient, BrokerClient, SseClient, PollClient)
 }
+
+"""Stock clients, each of which also comes back in its transport's own way."""
+
+RETURNING = CLIENTS | {"broker": WholeBrokerClient}
+"""Clients that begin after a position."""
