@@ -32,7 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         data: folder of the log; made if absent. None keeps the log in memory (for trials only).
         topic_map: path of a TOML topic map; None takes the map of the reference domain.
         token: the development token that every client must show; None lets everybody in.
-        recent_events, recent_bytes: how much of the log's end is kept in memory for returning clients.
+        recent_events, recent_bytes: how much of the log's end is kept in memory for returning clients,
+            with the encodings that live clients got.
         link: the external broker; None for none.
     """
 
@@ -43,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     topic_map: Path | None = None
     token: str | None = None
     recent_events: int = 100_000
-    recent_bytes: int = 64 << 20
+    recent_bytes: int = 256 << 20
     limits: Limits = Limits()
     retention: Retention = Retention()
     edge: EdgeOptions = EdgeOptions()

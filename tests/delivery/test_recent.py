@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.delivery import RecentEvents
+from gapless.delivery.recent import OVERHEAD
 from gapless.event import Event, Origin, Record
 from gapless.eventlog import EVERYTHING, Selector
 
@@ -41,7 +42,7 @@ selectors = st.builds(
     selector=selectors,
     head=st.integers(0, 50),
     max_events=st.integers(1, 40),
-    max_bytes=st.integers(0, 10_000),
+    max_bytes=st.integers(0, 40_000),
     after=st.integers(-5, 90),
     limit=st.integers(1, 10),
 )
@@ -60,7 +61,7 @@ def test_page_agrees_with_the_selector(
         recent.append(entry)
     kept = records[len(records) - len(recent) :]
     assert len(recent) <= max_events
-    assert recent.bytes == sum(entry.event.size for entry in kept)
+    assert recent.bytes == sum(entry.event.size + OVERHEAD for entry in kept)
     assert recent.bytes <= max_bytes or len(recent) <= 1
     assert (recent.head, recent.start) == (head + len(events), head + len(events) - len(kept))
 
@@ -88,6 +89,16 @@ def test_bounds_by_events() -> None:
 def test_newest_event_is_kept_however_large() -> None:
     recent = filled(3, max_bytes=10, size=1000)
     assert (len(recent), recent.start) == (1, 2)
+
+
+def test_encodings_made_for_live_clients_count() -> None:
+    bare = record(1).event.size + OVERHEAD
+    recent = RecentEvents(max_bytes=7 * bare)
+    for offset in range(1, 10):
+        entry = record(offset)
+        recent.append(entry)
+        entry.forms["a"] = entry.forms["b"] = b""
+    assert (len(recent), recent.bytes) == (3, 7 * bare)
 
 
 def test_rooms_of_evicted_events_are_forgotten() -> None:

@@ -37,7 +37,7 @@ class Hub:
         head: offset of the newest event handed out; never ahead of the log.
     """
 
-    def __init__(self, log: EventLog, *, recent_events: int = 100_000, recent_bytes: int = 64 << 20) -> None:
+    def __init__(self, log: EventLog, *, recent_events: int = 100_000, recent_bytes: int = 256 << 20) -> None:
         self._log = log
         self._recent_events = recent_events
         self._recent_bytes = recent_bytes
