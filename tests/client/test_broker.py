@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from gapless.client import (
     Backoff,
     ClientEvent,
     Hole,
+    Outgoing,
     Reconnecting,
     Refused,
     Subscription,
@@ -22,12 +23,13 @@ from gapless.client import (
     follow,
 )
 from gapless.client.broker import BrokerConnection, BrokerOptions
+from gapless.client.rest import RestPublisher
 from gapless.envelope import read_envelope
 from gapless.event import Origin
 from gapless.eventlog import Retention
 from gapless.eventlog.memory import MemoryLog
 from gapless.ingress import Publication
-from gapless.testing import Broker, BrokerConfig, Link, run_broker
+from gapless.testing import Broker, BrokerConfig, Link, run_broker, run_gateway
 from tests.link.support import PATIENCE, Side, options, side, stock
 
 pytestmark = pytest.mark.needs_mosquitto
@@ -102,7 +104,7 @@ class Reader:
 
 @asynccontextmanager
 async def reading(
-    url: str, *, filters: tuple[str, ...] = ("crm/#",), after: str | None = None, **settings: Any
+    url: str, *, filters: tuple[str, ...] = ("crm/leads/#",), after: str | None = None, **settings: Any
 ) -> AsyncIterator[Reader]:
     target = Target(url=url, rooms=("lead:1",), filters=filters)
     reader = Reader(target, after=after, settings=BrokerOptions(**settings))
@@ -111,7 +113,8 @@ async def reading(
         yield reader
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def test_slow_reader_gets_what_the_broker_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +156,34 @@ async def test_2000_events_while_it_was_away() -> None:
         network.restore()
         assert await reader.until(2010) == list(range(2010))
         assert reader.holes == 0
+
+
+async def test_broker_that_is_killed_and_forgets_what_it_acknowledged() -> None:
+    async with world(heartbeat=3600.0) as (broker, gateway), reading(broker.url, patience=0.2) as reader:
+        await reader.ready()
+        reader.taking.clear()
+        await publish(gateway, range(100))
+        await broker.kill()
+        await gateway.link.wait_disconnected()
+        reader.taking.set()
+        await reader.lost()
+        await broker.start()
+        await gateway.connected()
+        await publish(gateway, range(100, 110))
+        assert await reader.until(110) == list(range(110))
+
+
+async def test_gateway_that_is_killed_in_the_middle() -> None:
+    async with run_broker() as broker, run_gateway("--broker", broker.url) as gateway:
+        async with reading(broker.url, patience=0.2) as reader:
+            await reader.ready()
+            events = [Outgoing(id=f"id-{n}", topic="crm/leads/1/updated", data={"n": n}) for n in range(100)]
+            async with RestPublisher(gateway.http) as publisher:
+                await publisher.publish(events)
+            await gateway.kill()  # the link may have published all, some or none of them
+            await gateway.start()
+            assert await reader.until(100) == list(range(100))
+            assert reader.holes == 0
 
 
 async def test_position_of_another_transport_is_where_it_goes_on() -> None:
