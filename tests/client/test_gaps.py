@@ -264,3 +264,14 @@ def test_held_events_past_the_bound_are_asked_for(most: int) -> None:
     assert held == [1][:most]
     assert gaps.live(live(4, a=3)) == []
     assert gaps.ask() is not None
+
+
+def test_many_rooms_are_asked_for_in_turns() -> None:
+    gaps = Gaps((f"lead:{n}" for n in range(300)), after=at(5))
+    asked: list[str] = []
+    while ask := gaps.ask():
+        assert len(ask.rooms) <= 256
+        asked += ask.rooms
+        gaps.answer(Answer(at(9), True, False, []))
+    assert len(set(asked)) == len(asked) == 300
+    assert gaps.position == at(9)

@@ -23,6 +23,8 @@ Output = ClientEvent | Hole
 
 _ALL = ""  # stands for all rooms, where only topic filters are followed: no room has this name
 
+_MOST_ASKED = 256  # rooms of one request; the gateway takes no more
+
 
 class Live(msgspec.Struct, frozen=True):
     """An event that the gateway published at the broker.
@@ -55,7 +57,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """What to ask for: all of `rooms` (none: of the topic filters) after a position; None: where the log is now."""
+    """What to ask for: `rooms` (none: the topic filters) after a position; None: only where the log stands now."""
 
     rooms: tuple[str, ...]
     after: Position | None
@@ -105,7 +107,7 @@ class Gaps:
         """What to ask for now, if anything. Asking again after no answer came is harmless."""
         if not self._missing:
             return None
-        self._asked = tuple(sorted(self._missing))
+        self._asked = tuple(sorted(self._missing)[:_MOST_ASKED])
         rooms = tuple(room for room in self._asked if room != _ALL)
         if self._epoch is None:
             return Ask(rooms, None)
