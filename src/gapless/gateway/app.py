@@ -35,6 +35,7 @@ from gapless.link import BrokerLink
 from gapless.topicmap import TopicMap, crm_map, load_map
 from gapless.transports.http import HttpDoors, Offers, Sample
 from gapless.transports.mqtt import MqttEdge
+from gapless.transports.raw_http import LendingHttp
 from gapless.transports.raw_websocket import LendingWebSocket
 from gapless.transports.socketio import SocketIoDoor
 
@@ -171,7 +172,7 @@ class Gateway:
             ws_per_message_deflate=False,  # a context per connection costs more than it saves on small events
             ws_max_size=max(self.settings.socketio.max_message_bytes, 1 << 20),
             ws_ping_interval=None,  # Engine.IO and MQTT have pings of their own
-            http="httptools",
+            http=LendingHttp,
             lifespan="off",
             log_config=None,
             access_log=False,

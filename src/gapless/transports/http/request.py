@@ -17,6 +17,8 @@ from gapless.auth import Credentials, Gate, Identity
 from gapless.errors import InvalidPosition, InvalidRequest, PayloadTooLarge, Unauthorized
 from gapless.event import Position
 from gapless.topicmap import TopicMap
+from gapless.transports.raw_http import LendingHttp
+from gapless.transports.raw_websocket import SCOPE_KEY
 
 START = "start"
 """The value of `after` that means: from the oldest event kept."""
@@ -45,6 +47,12 @@ class Request:
         self._receive = receive
         self._send = send
         self._query: dict[str, list[str]] | None = None
+
+    @property
+    def raw(self) -> LendingHttp | None:
+        """The connection, where the server lends it."""
+        raw = self.scope.get("extensions", {}).get(SCOPE_KEY)
+        return raw if isinstance(raw, LendingHttp) else None
 
     @property
     def method(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from gapless.delivery import Cursor
@@ -18,6 +19,7 @@ from gapless.event import Record
 from gapless.eventlog import Selector
 from gapless.transports.http.readers import EventDoor
 from gapless.transports.http.request import Request
+from gapless.transports.raw_http import LendingHttp, chunk
 
 logger = logging.getLogger("gapless.sse")
 
@@ -50,6 +52,15 @@ def sse_event(record: Record, *, named: bool = False) -> bytes:
     return form
 
 
+def sse_chunk(record: Record, *, named: bool) -> bytes:
+    """An event as it goes over a lent connection; made once."""
+    key = "sse.named.chunk" if named else "sse.chunk"
+    form: bytes | None = record.forms.get(key)
+    if form is None:
+        form = record.forms[key] = chunk(sse_event(record, named=named))
+    return form
+
+
 def control_event(name: str, position: str, *, complete: bool = True) -> bytes:
     """`gapless.position` or `gapless.incomplete`: dispatched under its name, not to `onmessage`."""
     tail = "" if complete else ',"complete":false'
@@ -59,6 +70,10 @@ def control_event(name: str, position: str, *, complete: bool = True) -> bytes:
 class Stream:
     """One client's stream.
 
+    Args:
+        raw: the connection, where it is lent: while the stream's task waits and nothing is
+            pending, live events are written straight to it.
+
     Attributes:
         cursor: where it stands.
         told: offset of the last position that was written to the client, or is pending.
@@ -66,6 +81,7 @@ class Stream:
         page_size: events of history to read next.
         idle: nothing was written since the last heartbeat.
         closing: ends once what is pending is written.
+        write: writes a chunk straight to the socket; None while that must not be done.
         task: the request's task, to end it where its socket is full.
         writing: bytes of a write that waits for the socket.
     """
@@ -75,6 +91,7 @@ class Stream:
         "_max_events",
         "_pending",
         "_pending_bytes",
+        "_raw",
         "_woken",
         "closing",
         "cursor",
@@ -83,10 +100,13 @@ class Stream:
         "page_size",
         "task",
         "told",
+        "write",
         "writing",
     )
 
-    def __init__(self, cursor: Cursor, *, named: bool, max_bytes: int, max_events: int) -> None:
+    def __init__(
+        self, cursor: Cursor, *, named: bool, max_bytes: int, max_events: int, raw: LendingHttp | None = None
+    ) -> None:
         self.cursor = cursor
         self.told = cursor.position
         self.named = named
@@ -100,6 +120,8 @@ class Stream:
         self._max_bytes = max_bytes
         self._max_events = max_events
         self._woken: asyncio.Future[None] | None = None
+        self._raw = raw
+        self.write: Callable[[bytes], None] | None = None
 
     def offer(self, record: Record) -> bool:
         """Take a live event. False where it is dropped (ephemeral) or left to the log."""
@@ -152,6 +174,7 @@ class Stream:
 
     def wake(self) -> None:
         """Let the stream's task look again."""
+        self.write = None
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
@@ -165,7 +188,21 @@ class Stream:
         if self._pending or self.closing or not self.cursor.live:
             return
         self._woken = asyncio.get_running_loop().create_future()
+        if self._raw is not None and not self._raw.flow.write_paused:
+            self.write = self._raw.transport.write
         await self._woken
+
+    def writer_paused(self) -> None:
+        """See `WriterEvents`: what comes now is pending, and written once the socket takes it."""
+        self.write = None
+
+    def writer_resumed(self) -> None:
+        """See `WriterEvents`."""
+        self.wake()
+
+    def writer_lost(self) -> None:
+        """See `WriterEvents`."""
+        self.close()
 
 
 class SseDoor(EventDoor[Stream]):
@@ -204,7 +241,18 @@ class SseDoor(EventDoor[Stream]):
 
     def deliver(self, record: Record) -> None:
         """See `Fanout`."""
+        offset = record.offset
         for stream in self._hearing(record):
+            write = stream.write
+            if write is not None and offset:
+                stream.told = offset
+                stream.idle = False
+                self.delivered += 1
+                try:
+                    write(sse_chunk(record, named=stream.named))
+                except RuntimeError:  # uvloop: the handle is closed, connection_lost has not run yet
+                    stream.close()
+                continue
             was_live = stream.cursor.live
             if stream.offer(record):
                 self.delivered += 1
@@ -244,10 +292,15 @@ class SseDoor(EventDoor[Stream]):
         cursor = self._cursor(request, request.header(b"last-event-id") or request.value("after"))
         if self._stopping or self.open_streams >= options.max_streams:
             raise Overloaded("too many streams are open", hint="connect again after a moment")
-        stream = Stream(cursor, named=named, max_bytes=options.stream_bytes, max_events=options.stream_events)
+        raw = request.raw
+        stream = Stream(cursor, named=named, max_bytes=options.stream_bytes, max_events=options.stream_events, raw=raw)
         self._readers.add(stream, rooms)
         self._all_ended.clear()
-        watch = request.watch(stream.close)
+        watch = None
+        if raw is not None:
+            raw.borrower = stream
+        else:
+            watch = request.watch(stream.close)
         try:
             await self._run(request, stream, Selector(rooms=rooms))
         except asyncio.CancelledError:
@@ -255,7 +308,10 @@ class SseDoor(EventDoor[Stream]):
                 raise
             # `stop` cut a stream whose socket is full; the server closes the connection.
         finally:
-            watch.cancel()
+            if raw is not None:
+                raw.borrower = None
+            if watch is not None:
+                watch.cancel()
             self._readers.remove(stream, rooms)
             if not self._readers:
                 self._all_ended.set()
