@@ -14,7 +14,15 @@ import socketio
 from gapless.auth import Credentials, Gate, Identity
 from gapless.delivery import Cursor
 from gapless.envelope import Envelope, read_envelope
-from gapless.errors import Forbidden, GaplessError, InvalidPosition, InvalidRequest, Overloaded, Unauthorized
+from gapless.errors import (
+    Forbidden,
+    GaplessError,
+    InvalidPosition,
+    InvalidRequest,
+    LogUnavailable,
+    Overloaded,
+    Unauthorized,
+)
 from gapless.event import Origin, Position
 from gapless.eventlog import EVERYTHING, EventLog
 from gapless.hub import Hub
@@ -260,7 +268,11 @@ class SocketIoDoor:
         self._clients[sid] = client
         client.queue.add_reader(client)
         self._fanout.join(client, client.subscriptions.since)
-        await self._save(client)
+        try:
+            await self._save(client)
+        except BaseException:
+            self._forget(client)
+            raise
 
     async def _restore(self, client: Client, session: StoredSession, offset: int | None) -> None:
         client.start = session.start
@@ -274,16 +286,23 @@ class SocketIoDoor:
         client.subscriptions.unsubscribe(forbidden, position=client.position)
 
     async def _on_disconnect(self, sid: str, reason: str) -> None:
-        client = self._clients.pop(sid, None)
+        client = self._clients.get(sid)
         if client is None:
             return
+        self._forget(client)
+        try:
+            if reason == self.server.reason.CLIENT_DISCONNECT:
+                await self._sessions.forget(client.pid)
+            else:
+                await self._save(client)
+        except LogUnavailable as error:  # raised further, it would keep the library from forgetting the client
+            logger.warning("session %s stays as it was stored last: %s", sid, error)
+
+    def _forget(self, client: Client) -> None:
+        self._clients.pop(client.sid, None)
         client.close()
         self._fanout.leave(client, tuple(client.subscriptions.since))
         client.queue.remove_reader(client)
-        if reason == self.server.reason.CLIENT_DISCONNECT:
-            await self._sessions.forget(client.pid)
-        else:
-            await self._save(client)
 
     def _save(self, client: Client) -> Awaitable[None]:
         return self._sessions.save_all([(client.pid, self._session_of(client))])

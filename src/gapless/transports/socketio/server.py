@@ -9,13 +9,17 @@ overridden methods only; nothing is patched.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import socketio
 from socketio import packet as sio
 
+from gapless.errors import GaplessError
 from gapless.transports.socketio.engine import Engine
+
+logger = logging.getLogger("gapless.socketio")
 
 KEPT_ENVIRON = ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_ORIGIN", "QUERY_STRING", "REMOTE_ADDR")
 """What of the request that opened a connection is kept, in WSGI's names."""
@@ -121,6 +125,14 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
                     if sid is not None:
                         self.manager.returning[eio_sid] = sid
                 await super()._handle_connect(eio_sid, namespace, data)
+            except GaplessError as error:  # such as a log that takes no writes now
+                # Left unanswered the stock client waits for ever, and after a refusal it never comes again:
+                # only the end of its connection brings it back.
+                logger.warning("client %s cannot connect now, and is dropped to come again: %s", eio_sid, error)
+                sid = self.manager.sid_from_eio_sid(eio_sid, self._served)
+                if sid is not None:
+                    await self.manager.disconnect(sid, self._served, ignore_queue=True)
+                await self.eio.drop(eio_sid, self.reason.TRANSPORT_ERROR)
             finally:
                 self.manager.returning.pop(eio_sid, None)
                 self.lifecycle.settled(eio_sid)
