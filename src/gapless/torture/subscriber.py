@@ -35,7 +35,7 @@ from gapless.client import (
     follow,
 )
 from gapless.client.connect import TransportName
-from gapless.torture.content import filter_of, fingerprint, key_of
+from gapless.torture.content import EVERYTHING, filter_of, fingerprint, key_of
 from gapless.torture.journal import Journal
 
 _KEEPALIVE = 5
@@ -228,8 +228,13 @@ def main(arguments: list[str]) -> None:
         asyncio.run(OwnCursor(config, journal).run())
 
 
-def filters_of(rooms: tuple[str, ...]) -> tuple[str, ...]:
-    """The MQTT filters of a client's rooms."""
+def filters_of(rooms: tuple[str, ...], *, overlapping: bool) -> tuple[str, ...]:
+    """The MQTT filters of a client's rooms; where they must not overlap, the one that holds all of them goes alone.
+
+    A broker may send a message once for each filter that it matches (MQTT 5 §3.3.4); ours sends it once.
+    """
+    if not overlapping and EVERYTHING in rooms:
+        return (filter_of(EVERYTHING),)
     return tuple(filter_of(room) for room in rooms)
 
 

@@ -203,7 +203,7 @@ class World:
                 kind=client.kind,
                 url=await self._link_to(client.name, kind.port),
                 rooms=client.rooms,
-                filters=filters_of(client.rooms) if kind.port != "http" else (),
+                filters=filters_of(client.rooms, overlapping=kind.port != "broker") if kind.port != "http" else (),
                 journal=str(self.journal(client.name)),
                 start=start,
                 modules=self._modules,
