@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as connect_websocket
 
 from gapless.config import Settings
 from gapless.gateway import Gateway
@@ -24,10 +26,13 @@ BOUND = 2 * (64 << 10) + SLACK
 """Bytes in a connection's transport: its high-water mark, and one write; in a stream: a write, and what follows."""
 
 
+SETTINGS = Settings(port=0, mqtt_port=None, data=None, recent_events=200)
+"""Few events are remembered, so that who is behind is fed from the log."""
+
+
 @asynccontextmanager
 async def running() -> AsyncIterator[Gateway]:
-    """A gateway that remembers few events, so that who is behind is fed from the log."""
-    async with Gateway(Settings(port=0, mqtt_port=None, data=None, recent_events=200)) as gateway:
+    async with Gateway(SETTINGS) as gateway:
         yield gateway
 
 
@@ -44,7 +49,8 @@ async def publish(gateway: Gateway, count: int, start: int = 0) -> None:
 async def connect(gateway: Gateway, request: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Send a request, and read nothing."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    # Small, but with room for a whole segment of the loopback: else TCP waits for its timers when we read again.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 << 10)
     sock.setblocking(False)
     port = int(gateway.http_url.rpartition(":")[2])
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
@@ -185,3 +191,38 @@ async def test_a_socketio_client_that_does_not_poll_is_bounded_metered_and_fed_w
         reading = asyncio.create_task(client.until(EVENTS + 49))
         await publish(gateway, 50, start=EVENTS)
         assert await reading == list(range(EVENTS + 50))
+
+
+@asynccontextmanager
+async def websocket_socketio(gateway: Gateway) -> AsyncIterator[ClientConnection]:
+    """Socket.IO on a WebSocket, by hand, in room lead:1; it reads a few frames ahead, then no more."""
+    url = gateway.http_url.replace("http", "ws") + "/socket.io/?EIO=4&transport=websocket"
+    async with connect_websocket(url, max_queue=4, close_timeout=0.1) as client:
+        await client.recv()
+        await client.send("40")
+        await client.recv()
+        await client.send('420["subscribe",{"rooms":["lead:1"]}]')
+        while not str(await client.recv()).startswith("430"):
+            pass
+        yield client
+
+
+async def test_a_stalled_socketio_websocket_is_bounded_and_fed_when_it_drains() -> None:
+    async with running() as gateway, websocket_socketio(gateway) as client:
+        await publish(gateway, EVENTS)
+        assert await metric(gateway, 'gapless_readers_behind{transport="socketio"}') == 1
+        assert max(buffered(gateway)) <= (256 << 10) + 200 * (len(TEXT) + 500)  # its high-water mark, and one page
+        numbers: list[int] = []
+        while len(numbers) < EVENTS:
+            packet = str(await client.recv())
+            if packet.startswith("42"):
+                numbers.append(json.loads(packet[2:])[1]["n"])
+        assert numbers == list(range(EVENTS))
+
+
+async def test_the_gateway_stops_beside_a_stalled_socketio_websocket() -> None:
+    gateway = Gateway(SETTINGS)
+    await gateway.start()
+    async with websocket_socketio(gateway):
+        await publish(gateway, EVENTS)
+        await gateway.stop()

@@ -69,6 +69,8 @@ class _Nothing:
 
 _NOTHING: Any = _Nothing()
 
+_STOP_GRACE = 1.0
+
 
 class LendingWebSocket(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, whose transport can be borrowed.
@@ -151,6 +153,12 @@ class LendingWebSocket(WebSocketsSansIOProtocol):
             self.conn.send_close(code)
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """Close as the server stops; a client that does not read what was written is cut after a second."""
+        if not self.transport.is_closing():  # else it was ended already, and waits for its client
+            super().shutdown()
+        asyncio.get_running_loop().call_later(_STOP_GRACE, self.transport.abort)
 
     def write(self, frames: bytes) -> bool:
         """Write finished frames; False where the connection is already gone."""
