@@ -179,6 +179,21 @@ def test_event_of_a_missed_room_may_come_after_later_ones_of_others() -> None:
     assert numbers(gaps.answer(Answer(at(3), True, False, [past(1, "a"), past(3, "a")]))) == [1, 3]
 
 
+def test_event_of_two_rooms_waits_for_what_is_missing_in_the_other() -> None:
+    gaps = whole("a", "b")
+    assert numbers(gaps.live(live(1, a=0))) == [1]
+    assert gaps.live(live(4, a=3)) == []  # 2 in b, and 3 in both, were dropped
+    ask = gaps.ask()
+    assert ask is not None
+    assert ask.rooms == ("a",)
+    assert gaps.answer(Answer(at(4), True, False, [past(3, "a", "b"), past(4, "a")])) == []
+    ask = gaps.ask()
+    assert ask is not None
+    assert (set(ask.rooms), ask.after) == ({"a", "b"}, at(0))
+    events = [past(1, "a"), past(2, "b"), past(3, "a", "b"), past(4, "a")]
+    assert numbers(gaps.answer(Answer(at(4), True, False, events))) == [2, 3, 4]
+
+
 def test_what_the_log_no_longer_has_is_a_hole() -> None:
     gaps = Gaps(("a",), after=at(1))
     gaps.ask()

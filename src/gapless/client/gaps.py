@@ -107,7 +107,8 @@ class Gaps:
         """What to ask for now, if anything. Asking again after no answer came is harmless."""
         if not self._missing:
             return None
-        self._asked = tuple(sorted(self._missing)[:_MOST_ASKED])
+        # Those that are furthest behind first: others may wait for them (see `_past`).
+        self._asked = tuple(sorted(self._missing, key=lambda room: (self._whole[room], room))[:_MOST_ASKED])
         rooms = tuple(room for room in self._asked if room != _ALL)
         if self._epoch is None:
             return Ask(rooms, None)
@@ -177,6 +178,7 @@ class Gaps:
     def answer(self, answer: Answer) -> list[Output]:
         """The answer to what was asked last: what is to be handed out now."""
         found: list[Output] = []
+        waits_at: int | None = None
         epoch, offset = answer.position.epoch, answer.position.offset
         if not answer.complete:
             found.append(Hole(str(answer.position)))
@@ -186,22 +188,36 @@ class Gaps:
             self._whole = dict.fromkeys(self._rooms, offset)
             self._beat = None
         else:
-            found += self._past(answer.events)
+            past, waits_at = self._past(answer.events)
+            found += past
             for room in self._asked:
-                self._whole[room] = max(self._whole[room], offset)
-        if not answer.more:
+                self._whole[room] = max(self._whole[room], offset if waits_at is None else waits_at - 1)
+        if not answer.more and waits_at is None:
             self._missing.difference_update(self._asked)
             self._asked = ()
         return found + self._release()
 
-    def _past(self, events: Iterable[Past]) -> list[Output]:
+    def _past(self, events: Iterable[Past]) -> tuple[list[Output], int | None]:
+        """What of an answer is to be handed out.
+
+        Also the offset of an event that has to wait, with all after it: it is in a room, too, that was
+        not asked for, and what comes before it there may be missing.
+        """
         found: list[Output] = []
+        whole = self._whole
         for past in events:
-            rooms = [room for room in past.rooms if room in self._whole] or [r for r in (_ALL,) if r in self._whole]
-            had = any(past.offset <= self._whole[room] for room in rooms)
-            if not had and self._is_new(past.event):
+            rooms = [room for room in past.rooms if room in whole] or [room for room in (_ALL,) if room in whole]
+            if any(past.offset <= whole[room] for room in rooms):
+                continue
+            others = [room for room in rooms if room not in self._asked]
+            behind = [room for room in others if whole[room] < past.offset - 1]
+            if behind:
+                self._missing.update(behind)
+                return found, past.offset
+            whole.update(dict.fromkeys(others, past.offset))
+            if self._is_new(past.event):
                 found.append(past.event)
-        return found
+        return found, None
 
     def _release(self) -> list[Output]:
         found: list[Output] = []
