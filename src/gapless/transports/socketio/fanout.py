@@ -68,7 +68,8 @@ class RoomFanout:
             message = encode_record(record)
             for group in self._members(record.event.rooms):
                 for client in group:
-                    wanted.setdefault(client, []).append(message)
+                    if client.live:
+                        wanted.setdefault(client, []).append(message)
         for client, messages in wanted.items():
             _write(EncodedMessage.joined(messages), (client,))
 
