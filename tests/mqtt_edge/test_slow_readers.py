@@ -136,7 +136,7 @@ async def test_a_stalled_client_reads_ahead_by_bytes() -> None:
             numbers += await client.read(len(numbers))
             most = max(most, sum(record.event.size for record in reader._ahead))
         assert numbers == list(range(PAGE))
-        assert AHEAD_BYTES - 2 * size < most <= AHEAD_BYTES
+        assert 2 * size < most <= AHEAD_BYTES  # a whole page would be 6.4 MB
 
 
 async def test_a_client_that_asks_and_does_not_read_the_answers_is_not_read_either() -> None:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
 import socket
 import sys
@@ -25,7 +24,6 @@ from starlette.routing import WebSocketRoute
 from gapless.auth import DevelopmentGate, Gate
 from gapless.config import Settings
 from gapless.envelope import read_envelope
-from gapless.errors import ConfigError
 from gapless.event import Origin
 from gapless.eventlog import EventLog, MemoryLog, SqliteLog
 from gapless.gateway.samples import link_samples, mqtt_samples, socketio_samples
@@ -34,6 +32,7 @@ from gapless.ingress import Accepted, Ingress, Publication
 from gapless.link import BrokerLink
 from gapless.topicmap import TopicMap, crm_map, load_map
 from gapless.transports.http import HttpDoors, Offers, Sample
+from gapless.transports.listener import bind
 from gapless.transports.mqtt import MqttEdge
 from gapless.transports.raw_http import LendingHttp
 from gapless.transports.raw_websocket import LendingWebSocket
@@ -123,7 +122,7 @@ class Gateway:
             for part in (self.socketio, self.mqtt, self.http):
                 await part.start()
                 undo.push_async_callback(part.stop)
-            listener = _bind(self.settings.host, self.settings.port, "port")
+            listener = bind(self.settings.host, self.settings.port, "port")
             self._http_port = listener.getsockname()[1]
             if self.settings.mqtt_port is not None:
                 server = await self.mqtt.listen(self.settings.host, self.settings.mqtt_port)
@@ -291,24 +290,6 @@ class _Server(uvicorn.Server):
         """See uvicorn."""
         await super().startup(sockets)
         self.listening.set()
-
-
-def _bind(host: str, port: int, setting: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's algorithm off only where the protocol is named: else 40 ms an answer
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(4096)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}",
-            hint=f"choose another {setting} (--{setting} 0 takes a free one), or stop what uses it",
-        ) from error
-    listener.setblocking(False)
-    return listener
 
 
 def _make_log(settings: Settings) -> EventLog:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
 import ssl as _ssl
 from typing import TYPE_CHECKING, cast
 
-from gapless.errors import ConfigError
+from gapless.transports.listener import bind
 from gapless.transports.mqtt.connection import Connection
 
 if TYPE_CHECKING:
@@ -129,15 +127,7 @@ async def listen(edge: MqttEdge, host: str, port: int, *, ssl: _ssl.SSLContext |
     Raises:
         ConfigError: the port is in use, or may not be used.
     """
+    listener = bind(host, port, "mqtt-port")
     loop = asyncio.get_running_loop()
-    try:
-        server = await loop.create_server(lambda: TcpProtocol(edge), host, port, ssl=ssl, backlog=4096)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"port {port} is in use",
-                hint="stop what uses it (a gateway, a broker), or choose another --mqtt-port; 0 takes a free one",
-            ) from error
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ConfigError(f"cannot listen on {host}:{port}: {reason}", hint="choose another --mqtt-port") from error
+    server = await loop.create_server(lambda: TcpProtocol(edge), sock=listener, ssl=ssl, backlog=4096)
     return Server(server, host)
