@@ -28,7 +28,7 @@ def calm(events: int) -> Plan:
     ("plant", "expected"), [("drop", {"lost"}), ("twice", {"duplicated"}), ("swap", {"reordered", "lost"})]
 )
 async def test_a_planted_defect_is_caught(plant: str, expected: set[str], tmp_path: Path) -> None:
-    outcome = await run_torture(calm(EVENTS), tmp_path, plant=plant)
+    outcome = await run_torture(calm(EVENTS), tmp_path, plant=plant, settle=5.0)
     found = {finding.kind.value for finding in outcome.report.findings}
     assert found
     assert found <= expected

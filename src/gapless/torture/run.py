@@ -52,17 +52,19 @@ async def run_torture(
     *,
     modules: Path | None = None,
     plant: str | None = None,
+    settle: float = SETTLE,
     on_fault: Callable[[Fault], None] = lambda _: None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Run a plan in a folder, which keeps all journals, and check them.
 
-    Bounded by the plan's seconds, 60 s to start, and twice `SETTLE` and a little. All processes are gone
+    Bounded by the plan's seconds, 60 s to start, four times `settle`, and a little. All processes are gone
     when it returns or raises.
 
     Args:
         modules: folder of `node_modules`; needed where the plan has JavaScript clients.
         plant: a defect for the gateway; see `plants`. For tests of the checker.
+        settle: see `SETTLE`.
         on_fault, on_stage: told what happens.
 
     Raises:
@@ -74,7 +76,7 @@ async def run_torture(
     _write(folder / "plan.json", plan)
     on_stage("starting the gateway and the clients")
     async with World(plan, folder, plant=plant, modules=modules) as world:
-        watch = Watch(world)
+        watch = Watch(world, settle)
         await watch.until_ready()
         began = await world.start_publishers()
         on_stage(f"publishing {plan.events} events, with {len(plan.faults)} faults in {plan.seconds:g} s")
@@ -151,12 +153,12 @@ def _write(path: Path, value: object) -> None:
 class Watch:
     """Reads the journals while they are written, to know when everybody has everything."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, settle: float) -> None:
         self._world = world
+        self._settle = settle
         self._clients = {each.name: _Reading(Tail(world.journal(each.name))) for each in world.plan.clients}
         self._publishers = {each.name: _Reading(Tail(world.journal(each.name))) for each in world.plan.publishers}
         self._whole_at: dict[str, float] = {}
-        self._ends: list[str] = []
 
     async def until_ready(self) -> None:
         """Wait until every client is subscribed.
@@ -179,7 +181,7 @@ class Watch:
         """Let all publishers finish what they tried; bounded."""
         for player in self._world.publisher_groups():
             player.tell("stop")
-        until = time.time() + SETTLE
+        until = time.time() + self._settle
         while not self._are_done():
             if time.time() > until:
                 return
@@ -189,30 +191,27 @@ class Watch:
         readings = [reading.look() for reading in self._publishers.values()]
         return all(reading.done for reading in readings)
 
-    def publish_ends(self, keys: Sequence[str]) -> None:
-        """Events to wait for besides."""
-        self._ends += keys
-
     async def until_whole(self) -> None:
         """Wait until every client has all that was acknowledged; bounded."""
-        wanted = self._wanted()
-        self._whole_at.clear()
-        until = time.time() + SETTLE
-        while len(self._whole_at) < len(self._clients) and time.time() < until:
-            for name, reading in self._clients.items():
-                if name not in self._whole_at and wanted[name] <= reading.look().heard:
-                    self._whole_at[name] = time.time()
-            await asyncio.sleep(_LOOK)
-
-    def _wanted(self) -> dict[str, set[str]]:
         rooms: dict[str, tuple[str, str]] = {}
         for name, reading in self._publishers.items():
             rooms |= {key_of(name, n): rooms_of(data_of(name, n)) for n in reading.look().acknowledged}
-        rooms |= {key: rooms_of(data_of(*_split(key))) for key in self._ends}
-        return {
+        self._whole_at = await self.until_heard(rooms)
+
+    async def until_heard(self, rooms: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+        """Wait until every client has these events, of which the rooms are given; bounded. Who had them, and when."""
+        wanted = {
             client.name: {key for key, theirs in rooms.items() if set(theirs) & set(client.rooms)}
             for client in self._world.plan.clients
         }
+        done: dict[str, float] = {}
+        until = time.time() + self._settle
+        while len(done) < len(wanted) and time.time() < until:
+            for name, reading in self._clients.items():
+                if name not in done and wanted[name] <= reading.look().heard:
+                    done[name] = time.time()
+            await asyncio.sleep(_LOOK)
+        return done
 
     def whole_after(self, healed: float) -> dict[str, float | None]:
         """Seconds until each client was whole; None: it is not."""
@@ -220,11 +219,6 @@ class Watch:
             name: round(max(0.0, self._whole_at[name] - healed), 2) if name in self._whole_at else None
             for name in self._clients
         }
-
-
-def _split(key: str) -> tuple[str, int]:
-    publisher, _, n = key.rpartition("/")
-    return publisher, int(n)
 
 
 class _Reading:
@@ -261,13 +255,12 @@ async def _publish_ends(world: World, watch: Watch) -> None:
     journal = Journal(world.journal(_END))
     n = 0
     for _ in range(_ENDS):
-        leads: set[str] = set()
-        while len(leads) < LEADS:
+        rooms: dict[str, tuple[str, str]] = {}
+        while len({theirs[0] for theirs in rooms.values()}) < LEADS:
             await _publish_end(world, journal, n)
-            leads.add(data_of(_END, n)["leadId"])
-            watch.publish_ends([key_of(_END, n)])
+            rooms[key_of(_END, n)] = rooms_of(data_of(_END, n))
             n += 1
-        await watch.until_whole()
+        await watch.until_heard(rooms)
     journal.write("done")
 
 
