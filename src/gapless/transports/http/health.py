@@ -14,8 +14,8 @@ from gapless.transports.http.request import Request
 
 OK = "ok"
 _PROBE_SECONDS = 2.0
-# The deletion of what was never there: it passes through the log's writer, and changes nothing.
-_PROBE = (StateWrite(StateKind.PUMP, "readyz", None),)
+# The deletion of what was never there (no pid is so short): it passes through the log's writer, and changes nothing.
+_PROBE = (StateWrite(StateKind.SOCKETIO_SESSION, "readyz", None),)
 
 
 class Ready(msgspec.Struct, frozen=True):
