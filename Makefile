@@ -48,7 +48,8 @@ types: setup-test
 
 check: lint types test ## ruff, mypy, tests: what continuous integration runs
 
-bench: setup-test ## the figures, one a line, with the machine and the versions
+bench: setup-test ## the figures beside those of the peers, with the machine and the versions
+	@$(BIN)/python -m bench.peers.build
 	@$(BIN)/python -m bench
 
 lock: setup ## write the locks anew from pyproject.toml and tests/js/package.json

@@ -16,8 +16,17 @@ from typing import Any
 import msgspec
 
 from bench import host
-from bench.cases.bridge import bridge
-from bench.cases.fanout import fanout_mqtt5_qos1, fanout_mqtt_qos0, fanout_mqtt_qos1, fanout_socketio
+from bench.cases.bridge import bridge, bridge_back
+from bench.cases.fanout import (
+    bursts_mqtt_qos1,
+    bursts_socketio,
+    fanout_mqtt5_qos1,
+    fanout_mqtt_qos0,
+    fanout_mqtt_qos1,
+    fanout_socketio,
+    fanout_sse,
+)
+from bench.cases.many import many_rooms, mixed
 from bench.cases.rest import rest
 from bench.cases.returning import catch_up, storm_mqtt, storm_socketio
 from bench.cases.run import Run
@@ -25,21 +34,30 @@ from bench.cases.stalled import stalled_mqtt, stalled_socketio
 from bench.figures import Report, write_json
 from bench.load.event import SIZE
 from bench.load.tally import percentile
+from bench.peers.build import built
 from bench.watch import LEGEND, has_proc
 
 CASES: dict[str, Callable[[Run], Awaitable[None]]] = {
     "rest": rest,
     "bridge": bridge,
+    "bridge-back": bridge_back,
     "fanout-socketio": fanout_socketio,
     "fanout-mqtt-qos0": fanout_mqtt_qos0,
     "fanout-mqtt-qos1": fanout_mqtt_qos1,
     "fanout-mqtt5-qos1": fanout_mqtt5_qos1,
+    "fanout-sse": fanout_sse,
+    "bursts-socketio": bursts_socketio,
+    "bursts-mqtt-qos1": bursts_mqtt_qos1,
+    "rooms": many_rooms,
+    "mixed": mixed,
     "storm-socketio": storm_socketio,
     "storm-mqtt": storm_mqtt,
     "catchup": catch_up,
     "stalled-socketio": stalled_socketio,
     "stalled-mqtt": stalled_mqtt,
 }
+SIZES = (200, 1000, 5000)
+"""Clients of the fan-outs that are measured with several numbers; the middle one is that of the others."""
 RESULTS = host.ROOT / "bench/results"
 DOCUMENT = host.ROOT / "docs/performance.md"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -47,7 +65,7 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 EXAMPLES = """
 examples:
   python -m bench                             everything: some 8 minutes, written to bench/results/<date>.json
-  python -m bench --quick                     one repeat, one second each, 200 clients: does it work?
+  python -m bench --quick                     one repeat, half a second each, 200 clients: does it work?
   python -m bench --only fanout --repeat 5    the cases whose name has "fanout" in it
   python -m bench --only rest --json -        the results as JSON on standard output
   python -m bench --docs                      afterwards, the table into docs/performance.md
@@ -64,9 +82,9 @@ def arguments(line: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--only", action="append", metavar="CASE", help="only cases whose name has this in it; may be repeated")
-    add("--repeat", type=_positive, metavar="N", help="run everything N times, in turn (default 2)")
-    add("--quick", action="store_true", help="one repeat, one second a load, 200 clients")
-    add("--seconds", type=float, help="how long each load is measured (default 2.5)")
+    add("--repeat", type=_positive, metavar="N", help="run everything N times, in turn (default 5)")
+    add("--quick", action="store_true", help="one repeat, half a second a load, 200 clients")
+    add("--seconds", type=float, help="how long each load is measured (default 2)")
     add(
         "--clients",
         type=_positive,
@@ -105,22 +123,25 @@ def choose(only: list[str] | None) -> dict[str, Callable[[Run], Awaitable[None]]
     return chosen
 
 
-async def measure(asked: argparse.Namespace, report: Report, cores: host.Cores) -> None:
+async def measure(asked: argparse.Namespace, report: Report, cores: host.Cores, files: int) -> None:
     """Run the chosen cases, all of them once before any is run again."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # the servers are to end with us
+    clients = asked.clients or (200 if asked.quick else SIZES[1])
     run = Run(
         report=report,
         cores=cores,
-        seconds=asked.seconds or (1.0 if asked.quick else 2.5),
-        clients=asked.clients or (200 if asked.quick else 1000),
+        seconds=asked.seconds or (0.5 if asked.quick else 2.0),
+        clients=clients,
+        sizes=(clients,) if asked.clients or asked.quick else SIZES,
+        files=files,
         peers=not (asked.no_peers or asked.profile),
         data=asked.data,
         profile=asked.profile,
         progress=_progress,
     )
-    repeats = asked.repeat or (1 if asked.quick else 2)
+    repeats = asked.repeat or (1 if asked.quick else 5)
     times = host.sync_times(_data_folder(asked))
     for name, part in (("p50", 0.5), ("p99", 0.99)):
         report.add("disk", f"4 KiB and fdatasync, {name}", "the machine", percentile(times, part) / 1000, unit="ms")
@@ -153,7 +174,7 @@ def describe(asked: argparse.Namespace, cores: host.Cores, command: list[str]) -
         "command": " ".join(["python -m bench", *command]),
         "machine": host.machine(),
         "filesystem": host.filesystem(_data_folder(asked)),
-        "versions": host.versions(),
+        "versions": host.versions() | built(),
         "commit": host.commit(),
         "event_bytes": SIZE,
         "warnings": warnings,
@@ -199,9 +220,9 @@ def main() -> int:
         choose(asked.only)
         cores = host.Cores()
         about = describe(asked, cores, sys.argv[1:])
-        host.raise_file_limit()
+        files = host.raise_file_limit()
         cores.take_generator_core()
-        _run(measure(asked, report, cores))
+        _run(measure(asked, report, cores, files))
         _progress("")
     _hand_out(asked, about, report)
     return 1 if report.failed else 0

@@ -19,7 +19,7 @@ from gapless.testing import find_mosquitto, find_node
 ROOT = Path(__file__).resolve().parent.parent
 NODE_PACKAGES = ROOT / "tests/js/node_modules"
 
-_FILES_WANTED = 16_384
+_FILES_WANTED = 32_768
 
 
 def machine() -> str:
@@ -70,12 +70,13 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def raise_file_limit() -> None:
-    """Allow this process and its children as many sockets as the system lets them, up to 16,384."""
+def raise_file_limit() -> int:
+    """Allow this process and its children as many sockets as the system lets them, up to 32,768; how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES_WANTED if hard == resource.RLIM_INFINITY else min(_FILES_WANTED, hard)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
 
 
 class Cores:

@@ -28,6 +28,7 @@ class NullWriter:
     """A socket that takes everything; it keeps the last write."""
 
     last = b""
+    held = 0
 
     def write(self, data: bytes) -> None:
         self.last = data

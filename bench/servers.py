@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -13,12 +12,15 @@ from pathlib import Path
 import msgspec
 
 from bench.host import NODE_PACKAGES, Cores
-from gapless.testing import SERVE_COMMAND, Gateway, find_mosquitto, find_node, free_port
+from bench.peers.build import NotBuilt, executable, node_packages
+from bench.peers.programs import Centrifugo, Mosquitto, Nats, Program
+from gapless.testing import SERVE_COMMAND, Gateway, find_mosquitto, find_node
 from gapless.testing.child import Child
 from gapless.testing.processes import Server
 
 GAPLESS, FLOOR, MOSQUITTO = "Gapless", "raw floor", "Mosquitto"
 PYTHON_SOCKETIO, NODE_SOCKETIO, NODE_BRIDGE = "python-socketio", "Node socket.io", "Node bridge"
+NATS, AEDES, CENTRIFUGO = "nats-server", "aedes", "Centrifugo"
 
 
 class NotHere(Exception):
@@ -68,40 +70,6 @@ class _Program(Server):
         )
 
 
-class _Mosquitto(Server):
-    """Mosquitto at its best: nothing stored, nothing logged per message, no queue that overflows."""
-
-    name = "mosquitto"
-
-    def __init__(self, executable: str, folder: Path) -> None:
-        super().__init__()
-        self._executable = executable
-        self._config = folder / "mosquitto.conf"
-        self.port = 0
-
-    def _choose_ports(self) -> None:
-        self.port = free_port()
-        lines = (
-            f"listener {self.port} 127.0.0.1",
-            f"user {getpass.getuser()}",
-            "allow_anonymous true",
-            "persistence false",
-            "set_tcp_nodelay true",
-            "max_queued_messages 0",
-            "log_dest stderr",
-            "log_type error",
-            "log_type information",
-            "connection_messages false",
-        )
-        self._config.write_text("\n".join(lines) + "\n")
-
-    def _command(self) -> Sequence[str]:
-        return (self._executable, "-c", str(self._config))
-
-    async def _wait_ready(self, child: Child) -> None:
-        await child.wait_line("stderr", lambda line: line.endswith(" running") or None)
-
-
 @asynccontextmanager
 async def run_target(
     name: str,
@@ -149,9 +117,7 @@ async def _run_node_bridge(folder: Path, cores: Cores) -> AsyncIterator[Target]:
             await _end(bridge)
 
 
-def _make(
-    name: str, folder: Path, profile: Path | None, env: Mapping[str, str] | None
-) -> Gateway | _Program | _Mosquitto:
+def _make(name: str, folder: Path, profile: Path | None, env: Mapping[str, str] | None) -> Gateway | _Program | Program:
     match name:
         case "Gapless":
             command: Sequence[str] = SERVE_COMMAND
@@ -165,31 +131,56 @@ def _make(
         case "Node socket.io":
             return _Program(name, _node_command())
         case "Mosquitto":
-            executable = find_mosquitto()
-            if executable is None:
+            found = find_mosquitto()
+            if found is None:
                 raise NotHere("there is no mosquitto on this machine")
-            return _Mosquitto(executable, folder)
+            return Mosquitto(found, folder)
+        case "nats-server":
+            return Nats(_built(name), folder)
+        case "Centrifugo":
+            return Centrifugo(_built(name), folder)
+        case "aedes":
+            return _Program(name, _aedes_command())
         case _:
             raise ValueError(name)
 
 
 def _node_command(*arguments: str) -> tuple[str, ...]:
+    if not (NODE_PACKAGES / "socket.io").is_dir():
+        raise NotHere("socket.io is not installed: make setup-test")
+    return _node("node_socketio.mjs", *arguments)
+
+
+def _aedes_command() -> tuple[str, ...]:
+    try:
+        node_packages()
+    except NotBuilt as error:
+        raise NotHere(str(error)) from error
+    return _node("aedes.mjs")
+
+
+def _built(name: str) -> Path:
+    try:
+        return executable(name)
+    except NotBuilt as error:
+        raise NotHere(str(error)) from error
+
+
+def _node(script: str, *arguments: str) -> tuple[str, ...]:
     node = find_node()
     if node is None:
         raise NotHere("there is no Node.js on this machine")
-    if not (NODE_PACKAGES / "socket.io").is_dir():
-        raise NotHere("socket.io is not installed: make setup-test")
-    return (node, str(Path(__file__).parent / "peers/node_socketio.mjs"), *arguments)
+    return (node, str(Path(__file__).parent / "peers" / script), *arguments)
 
 
-def _target(name: str, server: Gateway | _Program | _Mosquitto) -> Target:
+def _target(name: str, server: Gateway | _Program | Program) -> Target:
     match server:
         case Gateway():
             return Target(name=name, pids=(server.pid,), http=server.http_port, mqtt=server.mqtt_port)
         case _Program():
             return Target(name=name, pids=(server.pid,), http=server.ready.http, mqtt=server.ready.mqtt)
-        case _Mosquitto():
-            return Target(name=name, pids=(server.pid,), mqtt=server.port)
+        case Program():
+            return Target(name=name, pids=(server.pid,), http=server.http, mqtt=server.mqtt)
 
 
 async def _end(server: Server) -> None:

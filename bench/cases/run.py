@@ -15,11 +15,13 @@ from bench.figures import Report
 from bench.host import Cores
 from bench.load.tally import LoadFailed
 from bench.servers import NotHere, Target, run_target
+from bench.watch import Usage
 from gapless.testing import ProcessFailed
 
 T = TypeVar("T")
 
 _CONNECTING = 64
+_OTHER_FILES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,8 @@ class Run:
     cores: Cores
     seconds: float
     clients: int
+    sizes: tuple[int, ...]
+    files: int
     peers: bool
     data: Path | None
     profile: Path | None
@@ -50,6 +54,12 @@ class Run:
     def warm_up(self) -> float:
         """Seconds of load before what is measured."""
         return self.seconds / 5
+
+    def too_many(self, connections: int) -> str | None:
+        """Why so many connections cannot be opened here; None where they can."""
+        if connections + _OTHER_FILES <= self.files:
+            return None
+        return f"{connections:,} connections need more open files than the {self.files:,} that are allowed (ulimit -Hn)"
 
     async def against(
         self,
@@ -93,3 +103,18 @@ async def connect_all(count: int, connect: Callable[[int], Awaitable[T]]) -> lis
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(number), name=f"connect-{number}") for number in range(count)]
     return [task.result() for task in tasks]
+
+
+def report_load(run: Run, case: str, target: Target, usage: Usage, count: int, *, what: str) -> None:
+    """Report what a saturating load took: CPU for each, how many a second, and the generator's own share.
+
+    Args:
+        count: deliveries or events within the interval.
+        what: `deliver` or `event`.
+    """
+    one, many = ("delivery", "deliveries") if what == "deliver" else (what, f"{what}s")
+    add, notes = run.report.add, usage.notes
+    if usage.server:
+        add(case, f"CPU per {one}", target.name, usage.server / count * 1e6, unit="µs", notes=notes)
+    add(case, many, target.name, count / usage.seconds, unit="/s", notes=notes)
+    add(case, "generator's CPU", target.name, usage.generator / usage.seconds * 100, unit="%")

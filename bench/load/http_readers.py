@@ -49,22 +49,29 @@ async def publish_all(port: int, events: list[bytes]) -> str:
 
 
 class SseReader(asyncio.Protocol):
-    """One stream of the benchmark's room; counts its events by their type."""
+    """One stream of the benchmark's room; counts its events by their type.
 
-    def __init__(self, tally: Tally, after: str) -> None:
+    Attributes:
+        received: events so far.
+    """
+
+    def __init__(self, tally: Tally) -> None:
+        self.received = 0
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tally = tally
-        self._after = after
         self._rest = b""
         self._closing = False
         self._transport: asyncio.Transport
 
     @classmethod
-    async def connect(cls, port: int, tally: Tally, *, after: str) -> SseReader:
-        """Ask for the stream from a position on; its events may have come before this returns."""
-        client = cls(tally, after)
+    async def connect(cls, port: int, tally: Tally, *, after: str | None = None) -> SseReader:
+        """Open the stream, from a position on where one is given; its events may have come before this returns."""
+        client = cls(tally)
         await connect_to(port, lambda: client)
-        path = f"/api/stream?rooms={ROOM}&after={after}"
+        path = f"/api/stream?rooms={ROOM}" + (f"&after={after}" if after else "")
         client._transport.write(_GET.format(path=path, port=port).encode())
+        async with asyncio.timeout(30):
+            await client.opened
         return client
 
     def close(self) -> None:
@@ -78,11 +85,79 @@ class SseReader(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._closing:
             self._tally.fail(f"an SSE stream was lost ({exc or 'closed by the server'})")
+        if not self.opened.done():
+            self.opened.set_exception(ConnectionError("the server closed an SSE stream"))
 
     def data_received(self, data: bytes) -> None:
+        if not self.opened.done():
+            if not data.startswith(b"HTTP/1.1 200"):
+                self.opened.set_exception(ConnectionError(data[:200].decode("latin-1")))
+                return
+            self.opened.set_result(None)
         data = self._rest + data
         self._rest = data[1 - len(_EVENT) :]
         if count := data.count(_EVENT):
+            self.received += count
+            self._tally.add(count)
+
+
+class PollReader(asyncio.Protocol):
+    """Polls the benchmark's room on one connection: the next poll as soon as one is answered.
+
+    Attributes:
+        received: events so far.
+    """
+
+    def __init__(self, tally: Tally, port: int, position: str) -> None:
+        self.received = 0
+        self._tally = tally
+        self._port = port
+        self._position = position
+        self._rest = b""
+        self._closing = False
+        self._transport: asyncio.Transport
+
+    @classmethod
+    async def connect(cls, port: int, tally: Tally, *, after: str) -> PollReader:
+        """Begin to poll after a position: what comes later is not missed, also before the first poll waits."""
+        client = cls(tally, port, after)
+        await connect_to(port, lambda: client)
+        client._poll()
+        return client
+
+    def _poll(self) -> None:
+        path = f"/api/events?rooms={ROOM}&wait=30&after={self._position}"
+        self._transport.write(_GET.format(path=path, port=self._port).encode())
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._closing = True
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._closing:
+            self._tally.fail(f"a polling connection was lost ({exc or 'closed by the server'})")
+
+    def data_received(self, data: bytes) -> None:
+        data = self._rest + data
+        self._rest = data
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            return
+        size = int(data[:end].lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        if len(data) < end + size:
+            return
+        if not data.startswith(b"HTTP/1.1 200"):
+            raise ValueError(f"a poll was answered with {data[:200]!r}")
+        self._rest = b""
+        body = data[end:]
+        self._position = body.partition(b'"position":"')[2].partition(b'"')[0].decode()
+        self._poll()
+        if count := body.count(_EVENT):
+            self.received += count
             self._tally.add(count)
 
 

@@ -114,7 +114,7 @@ class MqttClient(asyncio.Protocol):
         self.published += 1
         self._transport.write(encode_publish(topic, event, version=self.version, qos=1, packet_id=self._id))
 
-    def publish(self, *events: bytes) -> None:
+    def publish_all(self, *events: bytes) -> None:
         """Publish at QoS 1, all in one write; `acknowledged` counts the answers."""
         parts: list[bytes] = []
         for event in events:

@@ -1,4 +1,4 @@
-// Node socket.io as its documentation says, and, with a broker's port, the usual bridge from MQTT.
+// Node socket.io as its documentation says, and, with a broker's port, the usual bridge to and from MQTT.
 //   node bench/peers/node_socketio.mjs [MQTT_PORT]
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -15,6 +15,9 @@ const meta = {
 };
 const position = "k3x9a2bq:1000000";
 
+const roomOf = (topic) => `lead:${topic.split("/")[2]}`;
+let client; // of the broker
+
 const http = createServer();
 const io = new Server(http, { transports: ["websocket"] });
 
@@ -24,8 +27,12 @@ io.on("connection", (socket) => {
     answer({ ok: true });
   });
   socket.on("publish", (document, answer) => {
-    io.to("lead:123").emit(document.type, document.data, meta, position);
-    answer({ ok: true });
+    if (client === undefined) {
+      io.to(roomOf(document.topic)).emit(document.type, document.data, meta, position);
+      answer({ ok: true });
+    } else {
+      client.publish(document.topic, JSON.stringify(document.data), { qos: 1 }, () => answer({ ok: true }));
+    }
   });
 });
 
@@ -38,9 +45,9 @@ const broker = process.argv[2];
 if (broker === undefined) {
   listening();
 } else {
-  const client = require("mqtt").connect(`mqtt://127.0.0.1:${broker}`);
-  client.on("message", (_topic, payload) => {
-    io.to("lead:123").emit("lead:updated", JSON.parse(payload.toString()), meta, position);
+  client = require("mqtt").connect(`mqtt://127.0.0.1:${broker}`);
+  client.on("message", (topic, payload) => {
+    io.to(roomOf(topic)).emit("lead:updated", JSON.parse(payload.toString()), meta, position);
   });
   client.on("connect", () => client.subscribe("crm/leads/+/+", { qos: 1 }, listening));
 }

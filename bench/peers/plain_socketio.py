@@ -33,7 +33,9 @@ async def subscribe(sid: str, document: dict[str, Any]) -> dict[str, Any]:
 
 async def publish(_sid: str, document: dict[str, Any]) -> dict[str, Any]:
     # The same arguments as Gapless sends, so that both write the same bytes.
-    await server.emit(document["type"], (document["data"], _META, _POSITION), room="lead:123")
+    await server.emit(
+        document["type"], (document["data"], _META, _POSITION), room=f"lead:{document['topic'].split('/')[2]}"
+    )
     return {"ok": True}
 
 

@@ -3,8 +3,8 @@
     python -m bench.peers.raw_floor
 
 It answers a publish on any of its doors by writing one frame, encoded once, to every subscriber's
-transport, on uvloop where there is one. What it costs is what the kernel and the event loop cost; what
-the generator reaches on it is what the generator can do.
+transport, on uvloop where there is one; what came in one read goes out in one write. What it costs is what
+the kernel and the event loop cost; what the generator reaches on it is what the generator can do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import os
 from typing import cast
 
-from bench.load.event import TYPE
+from bench.load.event import TOPIC, TYPE
 
 _META = (
     b',{"id":"019b76da-a800-7000-8000-000000000001","topic":"crm/leads/123/updated",'
@@ -32,6 +32,15 @@ _SWITCHED = (
 )
 
 
+_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: raw floor\n\n"
+_SSE = (
+    b'id: k3x9a2bq:1000000\ndata: {"id":"019b76da-a800-7000-8000-000000000001","type":"lead:updated",'
+    b'"topic":"crm/leads/123/updated","leadId":"123","time":"2026-01-01T00:00:00.125Z","userId":null,'
+    b'"position":"k3x9a2bq:1000000","data":'
+)
+_NAME = len(TOPIC).to_bytes(2, "big") + TOPIC.encode()
+
+
 def _text(payload: bytes) -> bytes:
     size = len(payload)
     return (bytes((0x81, size)) if size < 126 else b"\x81\x7e" + size.to_bytes(2, "big")) + payload
@@ -42,24 +51,32 @@ class _Rooms:
 
     def __init__(self) -> None:
         self.websockets: set[asyncio.Transport] = set()
+        self.streams: set[asyncio.Transport] = set()
         self.mqtt: dict[asyncio.Transport, int] = {}
         self._id = 0
 
-    def publish_data(self, data: bytes) -> None:
+    def publish(self, events: list[bytes]) -> None:
         if self.websockets:
-            frame = _text(b'42["' + TYPE.encode() + b'",' + data + _META)
+            frames = b"".join([_text(b'42["' + TYPE.encode() + b'",' + data + _META) for data in events])
             for transport in self.websockets:
-                transport.write(frame)
+                transport.write(frames)
+        if self.streams:
+            text = b"".join([_SSE + data + b"}\n\n" for data in events])
+            for transport in self.streams:
+                transport.write(text)
+        if self.mqtt:
+            self._publish_packets(events)
 
-    def publish_packet(self, topic: bytes, payload: bytes) -> None:
-        if not self.mqtt:
-            return
-        body = topic + payload
-        packets = (b"\x30" + _varint(len(body)) + body, b"\x32" + _varint(len(body) + 2) + topic)
-        self._id = self._id % 65_535 + 1
-        with_id = packets[1] + self._id.to_bytes(2, "big") + payload
+    def _publish_packets(self, events: list[bytes]) -> None:
+        at_qos: list[list[bytes]] = [[], []]
+        for data in events:
+            self._id = self._id % 65_535 + 1
+            size = len(_NAME) + len(data)
+            at_qos[0].append(b"\x30" + _varint(size) + _NAME + data)
+            at_qos[1].append(b"\x32" + _varint(size + 2) + _NAME + self._id.to_bytes(2, "big") + data)
+        packets = [b"".join(parts) for parts in at_qos]
         for transport, qos in self.mqtt.items():
-            transport.write(with_id if qos else packets[0])
+            transport.write(packets[qos])
 
 
 class _Door(asyncio.Protocol):
@@ -73,24 +90,32 @@ class _Door(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.rooms.websockets.discard(self.transport)
+        self.rooms.streams.discard(self.transport)
         self.rooms.mqtt.pop(self.transport, None)
 
     def data_received(self, data: bytes) -> None:
         data = self.rest + data
-        self.rest = data[self.take(data) :]
+        events: list[bytes] = []
+        self.rest = data[self.take(data, events) :]
+        if events:
+            self.rooms.publish(events)
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: bytes, events: list[bytes]) -> int:
+        """Read what is whole; the bytes used. What was published is added to `events`."""
         raise NotImplementedError
 
 
 class _HttpDoor(_Door):
     upgraded = False
 
-    def take(self, data: bytes) -> int:
+    def take(self, data: bytes, events: list[bytes]) -> int:
         at = 0
+        answers: list[bytes] = []
         while True:
-            used = self.take_frame(data, at) if self.upgraded else self.take_request(data, at)
+            used = self.take_frame(data, at, events, answers) if self.upgraded else self.take_request(data, at)
             if not used:
+                if answers:
+                    self.transport.write(b"".join(answers))
                 return at
             at += used
 
@@ -98,6 +123,10 @@ class _HttpDoor(_Door):
         head = data.find(b"\r\n\r\n", at)
         if head < 0:
             return 0
+        if data.startswith(b"GET /api/stream", at):
+            self.rooms.streams.add(self.transport)
+            self.transport.write(_STREAM)
+            return head + 4 - at
         if data.startswith(b"GET", at):
             self.upgraded = True
             self.transport.write(
@@ -111,7 +140,7 @@ class _HttpDoor(_Door):
         self.transport.write(_ANSWER)
         return stop - at
 
-    def take_frame(self, data: bytes, at: int) -> int:
+    def take_frame(self, data: bytes, at: int, events: list[bytes], answers: list[bytes]) -> int:
         if len(data) - at < 8:
             return 0
         size, start = data[at + 1] & 0x7F, at + 6
@@ -120,24 +149,24 @@ class _HttpDoor(_Door):
         stop = start + size
         if stop > len(data):
             return 0
-        self.message(data[start:stop])  # the generator masks with zeros
+        self.message(data[start:stop], events, answers)  # the generator masks with zeros
         return stop - at
 
-    def message(self, payload: bytes) -> None:
+    def message(self, payload: bytes, events: list[bytes], answers: list[bytes]) -> None:
         if payload == b"40":
-            self.transport.write(_text(b'40{"sid":"x","pid":"y"}'))
+            answers.append(_text(b'40{"sid":"x","pid":"y"}'))
         elif payload.startswith(b"42"):
             number, _, call = payload[2:].partition(b"[")
             if call.startswith(b'"subscribe"'):
                 self.rooms.websockets.add(self.transport)
             else:
-                self.rooms.publish_data(call[call.index(b'"data":') + 7 : -2])
-            self.transport.write(_text(b"43" + number + _OK))
+                events.append(call[call.index(b'"data":') + 7 : -2])
+            answers.append(_text(b"43" + number + _OK))
 
 
 class _MqttDoor(_Door):
-    def take(self, data: bytes) -> int:
-        at, answers, events = 0, [], []
+    def take(self, data: bytes, events: list[bytes]) -> int:
+        at, answers = 0, []
         end = len(data)
         while end - at >= 2:
             size, start = data[at + 1], at + 2
@@ -152,7 +181,7 @@ class _MqttDoor(_Door):
             if kind == 0x30:
                 topic = start + 2 + int.from_bytes(data[start : start + 2], "big")
                 answers.append(b"\x40\x02" + data[topic : topic + 2])
-                events.append((data[start:topic], data[topic + 2 : stop]))
+                events.append(data[topic + 2 : stop])
             elif kind == 0x10:
                 answers.append(b"\x20\x02\0\0")
             elif kind == 0x80:
@@ -161,9 +190,6 @@ class _MqttDoor(_Door):
             at = stop
         if answers:
             self.transport.write(b"".join(answers))
-        for name, payload in events:
-            self.rooms.publish_data(payload)
-            self.rooms.publish_packet(name, payload)
         return at
 
 
