@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from gapless.mqtt import Connack, Connect, ProtocolVersion, Publish, ReasonCode, encode
@@ -12,7 +14,7 @@ V5_REFUSAL = encode(Connack(ReasonCode.UNSUPPORTED_PROTOCOL_VERSION), ProtocolVe
 V311_REFUSAL = b"\x20\x02\x00\x01"
 
 
-def refuse_v5_with(answer: bytes) -> object:
+def refuse_v5_with(answer: bytes) -> Callable[[Connect], bytes | None]:
     return lambda connect: answer if connect.version is ProtocolVersion.V5 else None
 
 
@@ -51,6 +53,19 @@ async def test_mqtt_5_is_tried_first_again_on_each_connection() -> None:
         await gateway.link.wait_disconnected()
         await gateway.connected()
         assert gateway.link.state.version == "5"
+
+
+async def test_a_broker_that_spoke_mqtt_5_is_not_spoken_to_in_311_because_a_connection_was_cut() -> None:
+    """3.1.1 has no place for ids: a message that comes again would be a second event."""
+    async with scripted() as broker, side(options(broker.url)) as gateway:
+        assert gateway.link.state.version == "5"
+        broker.refuse = lambda _: b""
+        broker.sessions[0].close()
+        await broker.session(3)
+        assert {(await session.get(Connect)).version for session in broker.sessions[:4]} == {ProtocolVersion.V5}
+        broker.refuse = refuse_v5_with(V5_REFUSAL)  # but where it says so, it is believed
+        await gateway.connected()
+        assert gateway.link.state.version == "3.1.1"
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,14 @@ class Dialer:
         self._client_id = client_id
         self._status = status
         self._largest_packet = largest_packet
+        self._has_spoken_5 = False
 
     async def connect(self, handler: Handler) -> Connection:
         """A connection after CONNACK, not yet started: in MQTT 5, else in 3.1.1.
 
         Each connection tries MQTT 5 first again, as a broker that only closed may have been
-        about to restart.
+        about to restart. One that spoke MQTT 5 before is believed only if it says that it no longer does:
+        a connection that was cut would cost the ids that 3.1.1 cannot carry.
 
         Raises:
             LinkError: none could be made.
@@ -47,8 +49,12 @@ class Dialer:
                 return await self._open(ProtocolVersion.V311, tls, handler)
             case "auto":
                 try:
-                    return await self._open(ProtocolVersion.V5, tls, handler)
+                    connection = await self._open(ProtocolVersion.V5, tls, handler)
+                    self._has_spoken_5 = True
+                    return connection
                 except VersionRefused as refusal:
+                    if self._has_spoken_5 and refusal.reason is None:
+                        raise
                     logger.debug("link %s: trying MQTT 3.1.1: %s", self._options.name, refusal.message)
                     return await self._open(ProtocolVersion.V311, tls, handler)
 
