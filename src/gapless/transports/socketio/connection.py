@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time as _time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from engineio import packet as eio
-from engineio.async_socket import AsyncSocket
 from engineio.exceptions import EngineIOError
 
 from gapless.transports.raw_websocket import SCOPE_KEY, LendingWebSocket
 from gapless.transports.socketio.outgoing import OutgoingQueue
+from gapless.transports.socketio.packets import decode_engine_packet
+from gapless.transports.socketio.polling import PollingSocket
 
 if TYPE_CHECKING:
     from gapless.transports.socketio.engine import Engine
@@ -30,7 +30,7 @@ _PONG = "3"
 _LOST = object()
 
 
-class EngineSocket(AsyncSocket):  # type: ignore[misc]
+class EngineSocket(PollingSocket):
     """python-engineio's connection, whose WebSocket was taken over from uvicorn.
 
     On another ASGI server, which lends no transport, the library serves the WebSocket.
@@ -56,13 +56,13 @@ class EngineSocket(AsyncSocket):  # type: ignore[misc]
             self.last_ping = None
             self.server.pings.later(self)
 
-    def ping(self) -> float | None:
-        """Send a ping now; when, in seconds since the Unix epoch, or None where the connection has ended."""
+    def ping(self, at: float) -> bool:
+        """Send a ping, which counts from `at` in the loop's time; False where the connection has ended."""
         if self.closing or self.closed:
-            return None
-        self.last_ping = now = _time.time()
+            return False
+        self.last_ping = at
         self.queue.put_nowait(eio.Packet(eio.PING))
-        return now
+        return True
 
     async def expire(self) -> None:
         """The client did not answer a ping."""
@@ -73,8 +73,6 @@ class EngineSocket(AsyncSocket):  # type: ignore[misc]
     # --- WebSocket
 
     async def _upgrade_websocket(self, environ: dict[str, Any]) -> Any:
-        if self.upgraded or self.upgrading:
-            raise EngineIOError("the connection has a WebSocket already")
         raw = environ["asgi.scope"].get("extensions", {}).get(SCOPE_KEY)
         if raw is None:
             return await super()._upgrade_websocket(environ)
@@ -99,7 +97,7 @@ class EngineSocket(AsyncSocket):  # type: ignore[misc]
                 if (await receive()).get("text") != "2probe":
                     return False
                 await send({"type": "websocket.send", "text": "3probe"})
-                self.queue.put_nowait(eio.Packet(eio.NOOP))  # ends the poll that waits
+                self.end_poll()
                 return (await receive()).get("text") == "5" and not self.closed
         except TimeoutError:
             return False
@@ -136,7 +134,7 @@ class EngineSocket(AsyncSocket):  # type: ignore[misc]
         if len(data) > self.server.max_http_buffer_size:
             return False
         try:
-            await self.receive(eio.Packet(encoded_packet=data))
+            await self.receive(decode_engine_packet(data))
         except (ValueError, EngineIOError):  # no packet of Engine.IO, or the connection is closed
             return False
         except Exception:

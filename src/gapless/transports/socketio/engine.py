@@ -6,16 +6,11 @@ import asyncio
 from collections import deque
 from typing import Any
 
-import engineio
 from engineio import packet as eio
-from engineio.payload import Payload
 
 from gapless.transports.socketio.connection import EngineSocket
 from gapless.transports.socketio.outgoing import OutgoingQueue
-
-MAX_POLL_PACKETS = 10_000
-"""Packets of one POST of a polling client. The library's 16 breaks a client's honest bursts;
-what bounds a POST here is its size."""
+from gapless.transports.socketio.polling import PollingServer
 
 
 class Pings:
@@ -52,10 +47,11 @@ class Pings:
         loop = asyncio.get_running_loop()
         now = loop.time()
         while self._due and self._due[0][0] <= now:
-            _, socket = self._due.popleft()
-            sent = socket.ping()
-            if sent is not None:
-                self._unanswered.append((now + self._timeout, socket, sent))
+            due, socket = self._due.popleft()
+            # A timer's usual lateness is not the client's; but it has its time where the loop was held up.
+            sent = due if now - due < self._timeout / 10 else now
+            if socket.ping(sent):
+                self._unanswered.append((sent + self._timeout, socket, sent))
         while self._unanswered and self._unanswered[0][0] <= now:
             _, socket, sent = self._unanswered.popleft()
             if socket.last_ping == sent and not socket.closed:
@@ -66,7 +62,7 @@ class Pings:
         self._timer = loop.call_at(min(heads), self._run) if heads else None
 
 
-class Engine(engineio.AsyncServer):  # type: ignore[misc]
+class Engine(PollingServer):
     """One Engine.IO 4 server.
 
     Args:
@@ -82,7 +78,6 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]
         self._max_waiting_messages = max_waiting_messages
         self._max_waiting_bytes = max_waiting_bytes
         self.pings = Pings(interval=self.ping_interval, timeout=self.ping_timeout)
-        Payload.max_decode_packets = MAX_POLL_PACKETS
 
     def create_queue(self, *args: Any, **options: Any) -> OutgoingQueue:
         """The queue of a new connection."""
@@ -108,7 +103,7 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]
         if transport == "websocket":
             return await socket.handle_get_request(environ)
         socket.connected = True
-        return self._ok(await socket.poll(), jsonp_index=jsonp_index)
+        return self._ok(await socket.poll())
 
     async def drop(self, eio_sid: str, reason: str) -> None:
         """End a connection without waiting for its peer, which may be gone."""

@@ -13,11 +13,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import socketio
 from socketio import packet as sio
 
 from gapless.errors import GaplessError
 from gapless.transports.socketio.engine import Engine
+from gapless.transports.socketio.protocol import ProtocolManager, ProtocolServer
 
 logger = logging.getLogger("gapless.socketio")
 
@@ -44,7 +44,7 @@ class Lifecycle(Protocol):
         """CONNECT was sent: events may follow."""
 
 
-class Manager(socketio.AsyncManager):  # type: ignore[misc]
+class Manager(ProtocolManager):
     """The library's client list, without the rooms that it keeps for each client: `RoomFanout` has ours."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Manager(socketio.AsyncManager):  # type: ignore[misc]
                     del pending[namespace]
 
 
-class Server(socketio.AsyncServer):  # type: ignore[misc]
+class Server(ProtocolServer):
     """The Socket.IO server of the gateway.
 
     Args:
