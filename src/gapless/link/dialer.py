@@ -14,6 +14,9 @@ from gapless.mqtt import Connect, Properties, ProtocolVersion
 
 logger = logging.getLogger("gapless.link")
 
+_CLOSINGS = 2
+"""After so many connections that were closed unanswered, MQTT 3.1.1 is tried."""
+
 
 class Dialer:
     """Opens connections for one client id.
@@ -30,13 +33,14 @@ class Dialer:
         self._status = status
         self._largest_packet = largest_packet
         self._has_spoken_5 = False
+        self._closings = 0
 
     async def connect(self, handler: Handler) -> Connection:
         """A connection after CONNACK, not yet started: in MQTT 5, else in 3.1.1.
 
         Each connection tries MQTT 5 first again, as a broker that only closed may have been
-        about to restart. One that spoke MQTT 5 before is believed only if it says that it no longer does:
-        a connection that was cut would cost the ids that 3.1.1 cannot carry.
+        about to restart. As a connection may have been cut, and 3.1.1 cannot carry ids, only closing is taken
+        for a refusal of the version where it happened twice in a row, and this broker never spoke MQTT 5.
 
         Raises:
             LinkError: none could be made.
@@ -53,8 +57,10 @@ class Dialer:
                     self._has_spoken_5 = True
                     return connection
                 except VersionRefused as refusal:
-                    if self._has_spoken_5 and refusal.reason is None:
-                        raise
+                    if refusal.reason is None:
+                        self._closings += 1
+                        if self._has_spoken_5 or self._closings < _CLOSINGS:
+                            raise
                     logger.debug("link %s: trying MQTT 3.1.1: %s", self._options.name, refusal.message)
                     return await self._open(ProtocolVersion.V311, tls, handler)
 
