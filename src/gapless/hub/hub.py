@@ -35,6 +35,8 @@ class Hub:
 
     Attributes:
         head: offset of the newest event handed out; never ahead of the log.
+        alone: whether no other event follows the one being handed out in this step of the event loop, so
+            that there is nothing to write it together with.
     """
 
     def __init__(self, log: EventLog, *, recent_events: int = 100_000, recent_bytes: int = 256 << 20) -> None:
@@ -46,6 +48,7 @@ class Hub:
         self._flushes: list[Callable[[], None]] = []
         self.retained = RetainedMessages()
         self.head = 0
+        self.alone = True
 
     @property
     def epoch(self) -> str:
@@ -84,6 +87,7 @@ class Hub:
 
     def deliver(self, records: Sequence[Record]) -> None:
         """Hand committed events out, in log order. This is the log's committed listener."""
+        self.alone = len(records) == 1
         for record in records:
             self._recent.append(record)
             self.head = record.offset
@@ -95,6 +99,7 @@ class Hub:
     def deliver_ephemeral(self, event: Event) -> None:
         """Hand an event out that is not in the log: at most once, to those live now."""
         record = Record(event)
+        self.alone = True
         if event.retain:
             self.retained.set(record)
         self._hand_out(record)

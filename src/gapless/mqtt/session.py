@@ -158,15 +158,16 @@ class Session:
         windows: see `DeliveredWindow`.
         will: to be published when the connection ends without a DISCONNECT.
         hole: position after which events were already gone, until the client has been told.
+        last_packet_id: the packet identifier that `assign` gave out last; 0 before the first.
     """
 
     __slots__ = (
         "_cache",
-        "_last_packet_id",
         "client_id",
         "expiry",
         "hole",
         "inflight",
+        "last_packet_id",
         "position",
         "received",
         "subscriptions",
@@ -184,22 +185,13 @@ class Session:
         self.windows: list[DeliveredWindow] = []
         self.will: WillMessage | None = None
         self.hole: str | None = None
-        self._last_packet_id = 0
+        self.last_packet_id = 0
         self._cache: dict[str, _Match] = {}
 
     @property
     def persistent(self) -> bool:
         """Whether the session outlives its connection, so that its state is stored."""
         return self.expiry > 0
-
-    @property
-    def last_packet_id(self) -> int:
-        """The packet identifier given out last; 0 before the first."""
-        return self._last_packet_id
-
-    @last_packet_id.setter
-    def last_packet_id(self, value: int) -> None:
-        self._last_packet_id = value
 
     # Subscriptions
 
@@ -301,11 +293,11 @@ class Session:
             OverflowError: all 65,535 are in use; the caller's window is far smaller.
         """
         inflight = self.inflight
-        packet_id = self._last_packet_id
+        packet_id = self.last_packet_id
         for _ in range(_MAX_PACKET_ID):
             packet_id = packet_id + 1 if packet_id < _MAX_PACKET_ID else 1
             if packet_id not in inflight:
-                self._last_packet_id = packet_id
+                self.last_packet_id = packet_id
                 inflight[packet_id] = sent
                 return packet_id
         raise OverflowError("all packet identifiers are in use")

@@ -72,6 +72,30 @@ class Connection:
         peer: address for the log.
     """
 
+    __slots__ = (
+        "_connect",
+        "_connecting",
+        "_decoder",
+        "_early",
+        "_full",
+        "_keep_alive",
+        "_last_heard",
+        "_loop",
+        "_open",
+        "_timer",
+        "bare",
+        "client_id",
+        "edge",
+        "explain",
+        "identity",
+        "inbound",
+        "lost",
+        "output",
+        "peer",
+        "reader",
+        "version",
+    )
+
     reader: Reader
     inbound: Inbound
 
@@ -111,6 +135,11 @@ class Connection:
             # It asks, and does not read the answers: let it wait until it does.
             self.output.hold_reading("answers")
         self._last_heard = self._loop.time()
+        if data and data[0] == 0x40 and self._open and not self._decoder.buffered:
+            taken = self.reader.pubacks(data)
+            if taken == len(data):
+                return
+            data = data[taken:]
         try:
             packets = self._decoder.feed(data)
         except MqttProtocolError as error:

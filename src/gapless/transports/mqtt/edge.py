@@ -75,7 +75,7 @@ class MqttEdge:
         self.tasks = Tasks(self.stats)
         self.flusher = Flusher()
         self.feeder = Feeder(hub, self.tasks)
-        self.fanout = MqttFanout(lambda: int(clock() * 1000))
+        self.fanout = MqttFanout(hub, self.stats, lambda: int(clock() * 1000))
         self.groups = ShareGroups(
             self.feeder,
             self.stats,

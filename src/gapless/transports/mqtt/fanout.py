@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gapless.event import Record
-from gapless.mqtt import FilterTree, ProtocolVersion
+from gapless.hub import Hub
+from gapless.mqtt import FilterTree, ProtocolVersion, PublishTemplate
 from gapless.mqtt.session import Grant, Sent, Subscription, combine
 from gapless.transports.mqtt.forms import template_of
 from gapless.transports.mqtt.groups import ShareGroup
+from gapless.transports.mqtt.options import EdgeStats
 from gapless.transports.mqtt.reader import Reader
 
 logger = logging.getLogger("gapless.mqtt")
@@ -41,12 +43,15 @@ class MqttFanout:
         now_ms: milliseconds since the Unix epoch.
     """
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
+    def __init__(self, hub: Hub, stats: EdgeStats, now_ms: Callable[[], int]) -> None:
+        self._hub = hub
+        self._stats = stats
         self._now_ms = now_ms
         self._tree: FilterTree[Reader, Subscription] = FilterTree()
         self._groups: FilterTree[str, ShareGroup] = FilterTree()
         self._plans: dict[str, _Plan] = {}
         self._entries = 0
+        self._packet_id = 0
 
     def add(self, reader: Reader, subscription: Subscription) -> None:
         """A connected client has this subscription, new or replaced; not for shared ones."""
@@ -80,32 +85,85 @@ class MqttFanout:
         if event.expires is not None and event.expires <= now:
             return
         offset = record.offset
+        self._packet_id = self._packet_id % 65535 + 1
         for grant, version, readers in plan.alike:
             retain = grant.retain_as_published and event.retain
             qos = min(event.qos, grant.qos) if offset else 0
             template = template_of(record, grant, version, retain=retain, now=now)
-            sent = Sent(offset, qos, retain, grant.identifiers, grant.bare)
-            keep_place = offset > 0 and grant.qos > 0
-            for reader in readers:
-                try:
-                    if qos:
-                        reader.live_qos(template, sent)
-                    else:
-                        reader.live_qos0(template, offset)
-                        if keep_place:
-                            reader.keep_place()
-                except Exception as error:  # a defect with one client must not cost the others the event
-                    self._broken(reader, error)
+            if qos:
+                self._write(readers, template, Sent(offset, qos, retain, grant.identifiers, grant.bare))
+            else:
+                self._write_qos0(readers, template, offset, keep_place=offset > 0 and grant.qos > 0)
         if plan.special:
             sender = event.origin.client if event.origin.door == "mqtt" else None
             for reader in plan.special:
                 try:
                     reader.live_record(record, own=reader.client_id == sender)
-                except Exception as error:  # as above
+                except Exception as error:  # a defect with one client must not cost the others the event
                     self._broken(reader, error)
         for group in plan.groups:
             # Last: a group may make a reader fall behind, which must have had its own by then.
             group.live_record(record)
+
+    def _write(self, readers: list[Reader], template: PublishTemplate, sent: Sent) -> None:
+        """To all at QoS 1 or 2, the same bytes: any packet identifier will do that is free in a session
+        [MQTT-2.2.1-3]. Hot: what a client needs that most do not need is `Reader.live_qos`.
+        """
+        qos = sent.qos
+        packet_id = self._packet_id
+        data = template.with_packet_id(qos, packet_id)
+        size = len(data)
+        alone = self._hub.alone
+        written = 0
+        for reader in readers:
+            if not reader.live:
+                continue
+            try:
+                quota = reader.quota
+                inflight = reader.inflight
+                persistent = reader.persistent
+                if not quota or packet_id in inflight or size > reader.max_packet or (persistent and qos == 2):
+                    reader.live_qos(template, sent)
+                    continue
+                inflight[packet_id] = sent
+                reader.quota = quota - 1
+                written += 1
+                if persistent:
+                    reader.keeper.touch(reader)
+                output = reader.output
+                if alone and not output.waiting:
+                    output.write_now(data)
+                else:
+                    output.send(data)
+            except Exception as error:  # a defect with one client must not cost the others the event
+                self._broken(reader, error)
+        self._stats.sent[qos] += written
+
+    def _write_qos0(self, readers: list[Reader], template: PublishTemplate, offset: int, *, keep_place: bool) -> None:
+        """To all at QoS 0; `keep_place`: through subscriptions that are kept for the absent. Hot, too."""
+        data = template.qos0()
+        size = len(data)
+        alone = self._hub.alone
+        written = 0
+        for reader in readers:
+            if not reader.live:
+                self._stats.dropped_ephemeral += not offset
+                continue
+            try:
+                if size > reader.max_packet:
+                    self._stats.too_large += 1
+                else:
+                    written += 1
+                    output = reader.output
+                    if alone and not output.waiting:
+                        output.write_now(data)
+                    else:
+                        output.send(data)
+                if keep_place and reader.persistent and reader.live:
+                    reader.keeper.touch(reader)
+            except Exception as error:  # as above
+                self._broken(reader, error)
+        self._stats.sent[0] += written
 
     @staticmethod
     def _broken(reader: Reader, error: Exception) -> None:

@@ -73,18 +73,25 @@ class Output:
     Args:
         limit: bytes that are joined at most; past it they are written at once, so that a slow
             socket is known before the burst goes on.
+
+    Attributes:
+        waiting: packets wait for the end of the step; all that is sent must go behind them.
+        write_now: writes a packet at once. Only where nothing is `waiting`, and nothing will be sent
+            that it could be joined with.
+        closed: nothing is written any more.
     """
 
-    __slots__ = ("_flusher", "_holders", "_limit", "_parts", "_size", "_waiting", "closed", "writer")
+    __slots__ = ("_flusher", "_holders", "_limit", "_parts", "_size", "closed", "waiting", "write_now", "writer")
 
     def __init__(self, writer: Writer, flusher: Flusher, *, limit: int) -> None:
         self.writer = writer
+        self.write_now = writer.write
+        self.waiting = False
         self.closed = False
         self._flusher = flusher
         self._limit = limit
         self._parts: list[bytes] = []
         self._size = 0
-        self._waiting = False
         self._holders: set[str] = set()
 
     @property
@@ -114,15 +121,15 @@ class Output:
         """Send one packet, after all sent before it."""
         self._parts.append(data)
         self._size += len(data)
-        if not self._waiting:
-            self._waiting = True
+        if not self.waiting:
+            self.waiting = True
             self._flusher.add(self)
         if self._size >= self._limit:
             self._write()
 
     def flush(self) -> None:
         """Write what was joined. For the flusher."""
-        self._waiting = False
+        self.waiting = False
         self._write()
 
     def _write(self) -> None:

@@ -74,6 +74,7 @@ class Reader(Feed):
         "_storing",
         "client_id",
         "groups",
+        "inflight",
         "keeper",
         "max_packet",
         "output",
@@ -101,6 +102,7 @@ class Reader(Feed):
     ) -> None:
         super().__init__(session.position, feeder)
         self.session = session
+        self.inflight = session.inflight
         self.client_id = session.client_id
         self.output = output
         self.version = version
@@ -203,25 +205,8 @@ class Reader(Feed):
 
     # Live events, called by the fan-out
 
-    def live_qos0(self, template: PublishTemplate, offset: int) -> None:
-        """An event at QoS 0."""
-        if not self.live:
-            if not offset:
-                self.stats.dropped_ephemeral += 1
-            return
-        if template.size(0) > self.max_packet:
-            self.stats.too_large += 1
-            return
-        self.stats.sent[0] += 1
-        self.output.send(template.qos0())
-
-    def keep_place(self) -> None:
-        """A logged event went out at QoS 0 through a subscription that is kept for the absent."""
-        if self.live and self.persistent:
-            self.keeper.touch(self)
-
     def live_qos(self, template: PublishTemplate, sent: Sent) -> None:
-        """A logged event at QoS 1 or 2."""
+        """A logged event at QoS 1 or 2 that the fan-out cannot write as it writes it to others."""
         if not self.live:
             return
         if not self.quota:
@@ -489,6 +474,29 @@ class Reader(Feed):
         return self.find_record(sent.offset)
 
     # Acknowledgements of the client
+
+    def pubacks(self, data: bytes) -> int:
+        """Take the plain PUBACKs that `data` begins with; how many bytes they were.
+
+        What is not just the end of one message at QoS 1 is left, for the decoder.
+        """
+        inflight = self.inflight
+        at = 0
+        end = len(data) - 3
+        while at < end and data[at] == 0x40 and data[at + 1] == 2:
+            packet_id = data[at + 2] << 8 | data[at + 3]
+            sent = inflight.get(packet_id)
+            if sent is None or sent.qos != 1 or sent.share is not None:
+                break
+            del inflight[packet_id]
+            at += 4
+        if at:
+            self.quota = min(self.quota + (at >> 2), self.window)
+            if self.persistent:
+                self.keeper.touch(self)
+            if not self.live or self.groups:
+                self.wake()
+        return at
 
     def puback(self, packet_id: int, reason: ReasonCode) -> None:
         """PUBACK; with a failure too the message is done [MQTT-4.4.0-2]."""

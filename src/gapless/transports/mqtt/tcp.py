@@ -20,6 +20,8 @@ LINGER = 5.0
 class TcpProtocol(asyncio.Protocol):
     """The socket of one connection, and its `Writer`."""
 
+    __slots__ = ("_connection", "_edge", "_linger", "_transport")
+
     def __init__(self, edge: MqttEdge) -> None:
         self._edge = edge
         self._transport: asyncio.Transport | None = None
@@ -74,12 +76,12 @@ class TcpProtocol(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """See `Writer`."""
         transport = self._transport
-        if transport is None or transport.is_closing():
-            return
+        assert transport is not None
         try:
             transport.write(data)
         except RuntimeError:  # uvloop: the handle is closed, connection_lost has not run yet
-            return
+            if not transport.is_closing():
+                raise
 
     def close(self) -> None:
         """See `Writer`. A peer that does not read is cut off after a while."""
