@@ -31,6 +31,7 @@ from bench.cases.rest import rest
 from bench.cases.returning import catch_up, storm_mqtt, storm_socketio
 from bench.cases.run import Run
 from bench.cases.stalled import stalled_mqtt, stalled_socketio
+from bench.document import render
 from bench.figures import Report, write_json
 from bench.load.event import SIZE
 from bench.load.tally import percentile
@@ -68,8 +69,8 @@ examples:
   python -m bench --quick                     one repeat, half a second each, 200 clients: does it work?
   python -m bench --only fanout --repeat 5    the cases whose name has "fanout" in it
   python -m bench --only rest --json -        the results as JSON on standard output
-  python -m bench --docs                      afterwards, the table into docs/performance.md
-  python -m bench --from FILE --docs          the table of an earlier run; nothing is measured
+  python -m bench --docs                      afterwards, goals, plots and tables into docs/performance.md
+  python -m bench --from FILE --docs          the same of an earlier run; nothing is measured
 """
 
 
@@ -99,7 +100,7 @@ def arguments(line: list[str] | None = None) -> argparse.Namespace:
         help="Gapless alone, under cProfile, for pstats; its figures are then wrong",
     )
     add("--json", metavar="FILE", help="write the results here; - is standard output, in place of the lines")
-    add("--docs", action="store_true", help="write the table into docs/performance.md")
+    add("--docs", action="store_true", help="write goals, plots and tables into docs/performance.md")
     add("--from", dest="source", type=Path, metavar="FILE", help="take an earlier run's results; run nothing")
     return parser.parse_args(line)
 
@@ -198,15 +199,15 @@ def legend(report: Report) -> list[str]:
 
 
 def write_table(about: dict[str, Any], report: Report) -> None:
-    """Put the table between the markers of docs/performance.md."""
+    """Put goals, plots and tables between the markers of docs/performance.md."""
     text = DOCUMENT.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         sys.exit(f"{DOCUMENT} has no markers {BEGIN} and {END}")
-    table = "\n\n".join(heading(about)) + "\n\n" + report.table()
-    table += "".join(f"\n{line}.\n" for line in legend(report))
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}")
+    shown = "\n\n".join(heading(about)) + "\n\n" + render(report, DOCUMENT.parent)
+    shown += "".join(f"\n{line}.\n" for line in legend(report))
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{shown}\n{END}{after}")
 
 
 def main() -> int:

@@ -135,22 +135,6 @@ class Report:
             for what, why in found.items()
         ]
 
-    def table(self) -> str:
-        """The figures as a Markdown table."""
-        rows = ["| case | figure | server | median | min–max | Gapless is |", "|---|---|---|---:|---|---|"]
-        previous = ("", "")
-        for figure in self.ordered():
-            case, name = figure.case, figure.name
-            shown = ("" if case == previous[0] else case, "" if (case, name) == previous else f"{name}, {figure.unit}")
-            previous = (case, name)
-            said = "; ".join(self.ratios(figure) + [f"*{note}*" for note in figure.said()])
-            rows.append(
-                f"| {shown[0]} | {shown[1]} | {figure.server} | {number(figure.median)} | {spread(figure)} | {said} |"
-            )
-        rows += [f"\nNot run: {what}: {why}." for what, why in self.not_run.items()]
-        rows += [f"\nFailed: {what}: {why}." for what, why in self.failed.items()]
-        return "\n".join(rows) + "\n"
-
 
 def number(value: float) -> str:
     """Three to four digits that say something."""
