@@ -47,6 +47,7 @@ class StateKind(StrEnum):
     PUMP = "pump"
     LINK_FILTERS = "link_filters"
     LINK_RECEIVED = "link_received"
+    LINK_VERSION = "link_version"
 
 
 class StateWrite(NamedTuple):

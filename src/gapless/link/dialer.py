@@ -6,6 +6,8 @@ import asyncio
 import logging
 import ssl
 
+from gapless.errors import LogUnavailable
+from gapless.eventlog import EventLog, StateKind, StateWrite
 from gapless.link.connection import Connection, Handler
 from gapless.link.errors import VersionRefused
 from gapless.link.options import LinkOptions
@@ -13,9 +15,6 @@ from gapless.link.status import StatusMessages
 from gapless.mqtt import Connect, Properties, ProtocolVersion
 
 logger = logging.getLogger("gapless.link")
-
-_CLOSINGS = 2
-"""After so many connections that were closed unanswered, MQTT 3.1.1 is tried."""
 
 
 class Dialer:
@@ -25,22 +24,38 @@ class Dialer:
         client_id: the MQTT client identifier.
         status: gives the last will.
         largest_packet: bytes; an MQTT 5 broker keeps larger messages to itself (§3.1.2.11.4).
+        log: keeps that the broker has spoken MQTT 5.
     """
 
-    def __init__(self, options: LinkOptions, *, client_id: str, status: StatusMessages, largest_packet: int) -> None:
+    def __init__(
+        self, options: LinkOptions, *, client_id: str, status: StatusMessages, largest_packet: int, log: EventLog
+    ) -> None:
         self._options = options
+        self._log = log
         self._client_id = client_id
         self._status = status
         self._largest_packet = largest_packet
         self._has_spoken_5 = False
-        self._closings = 0
+
+    async def load(self) -> None:
+        """Read what is known of the broker; once, before `connect`."""
+        self._has_spoken_5 = await self._log.read_state(StateKind.LINK_VERSION, self._options.name) is not None
+
+    async def _note_5(self) -> None:
+        if self._has_spoken_5:
+            return
+        self._has_spoken_5 = True
+        try:
+            await self._log.write_state([StateWrite(StateKind.LINK_VERSION, self._options.name, b"5")], durable=False)
+        except LogUnavailable as error:  # then only this process knows
+            logger.warning("link %s: its version of MQTT could not be stored: %s", self._options.name, error)
 
     async def connect(self, handler: Handler) -> Connection:
         """A connection after CONNACK, not yet started: in MQTT 5, else in 3.1.1.
 
         Each connection tries MQTT 5 first again, as a broker that only closed may have been
-        about to restart. As a connection may have been cut, and 3.1.1 cannot carry ids, only closing is taken
-        for a refusal of the version where it happened twice in a row, and this broker never spoke MQTT 5.
+        about to restart. One that spoke MQTT 5 before, also to an earlier process, is believed only if it says
+        that it no longer does: 3.1.1 cannot carry ids, and the connection may have been cut.
 
         Raises:
             LinkError: none could be made.
@@ -54,13 +69,11 @@ class Dialer:
             case "auto":
                 try:
                     connection = await self._open(ProtocolVersion.V5, tls, handler)
-                    self._has_spoken_5 = True
+                    await self._note_5()
                     return connection
                 except VersionRefused as refusal:
-                    if refusal.reason is None:
-                        self._closings += 1
-                        if self._has_spoken_5 or self._closings < _CLOSINGS:
-                            raise
+                    if self._has_spoken_5 and refusal.reason is None:
+                        raise
                     logger.debug("link %s: trying MQTT 3.1.1: %s", self._options.name, refusal.message)
                     return await self._open(ProtocolVersion.V311, tls, handler)
 

@@ -161,8 +161,13 @@ class BrokerLink:
             raise RuntimeError("the link was started already")
         self._status = StatusMessages(self.options.status_topic, self.client_id, clock=self._clock)
         self._dialer = Dialer(
-            self.options, client_id=self.client_id, status=self._status, largest_packet=self._largest_packet
+            self.options,
+            client_id=self.client_id,
+            status=self._status,
+            largest_packet=self._largest_packet,
+            log=self._log,
         )
+        await self._dialer.load()
         await self.pump.load()
         await self._inbound.load()
         await self._subscriptions.load()
