@@ -13,6 +13,9 @@ from gapless.torture.kinds import DOORS, KINDS, Kind, doors_for, kinds_for
 _GAP = 0.7
 """Mean seconds between two faults."""
 
+_BREATH = 3.0
+"""Seconds between two faults of a server: a restart takes a second or two, and then there has to be work to harm."""
+
 _QUIET_START = 0.5
 """Seconds without faults at the beginning."""
 
@@ -60,7 +63,6 @@ _WEIGHTS = {
     _F.change_transport: 4,
 }
 _BROKER_WEIGHTS = {_F.broker_kill: 3, _F.broker_pause: 2, _F.broker_link_cut: 2, _F.broker_link_blackhole: 2}
-_ON_GATEWAY = {_F.gateway_kill, _F.gateway_pause, _F.disk_full}
 _CLOCK = "clock"
 _TRANSPORTS = ("socketio", "mqtt", "sse", "poll")
 
@@ -194,7 +196,7 @@ class _Drawing:
                 continue
             end = fault.at + fault.seconds
             if end <= self._seconds and self._busy.get(_place(fault), 0.0) <= fault.at:
-                self._busy[_place(fault)] = end
+                self._busy[_place(fault)] = end + (_BREATH if fault.target in ("gateway", "broker") else 0.0)
                 faults.append(fault)
         return tuple(faults)
 
