@@ -11,6 +11,7 @@ from engineio import packet as eio
 from gapless.transports.socketio.connection import EngineSocket
 from gapless.transports.socketio.outgoing import OutgoingQueue
 from gapless.transports.socketio.polling import PollingServer
+from gapless.transports.socketio.secret import secret_text
 
 
 class Pings:
@@ -31,9 +32,12 @@ class Pings:
     def later(self, socket: EngineSocket) -> None:
         """Ping it after the interval."""
         loop = asyncio.get_running_loop()
-        self._due.append((loop.time() + self._interval, socket))
-        if self._timer is None:
-            self._timer = loop.call_at(self._due[0][0], self._run)
+        due = loop.time() + self._interval
+        self._due.append((due, socket))
+        if self._timer is None or due < self._timer.when():  # else it is set for an earlier one
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(due, self._run)
 
     def stop(self) -> None:
         """Ping nobody any more."""
@@ -82,6 +86,10 @@ class Engine(PollingServer):
     def create_queue(self, *args: Any, **options: Any) -> OutgoingQueue:
         """The queue of a new connection."""
         return OutgoingQueue(max_messages=self._max_waiting_messages, max_bytes=self._max_waiting_bytes)
+
+    def generate_id(self) -> str:
+        """The id of a connection, or of a Socket.IO session: it is a secret, too."""
+        return secret_text()
 
     async def _handle_connect(self, environ: dict[str, Any], transport: str, jsonp_index: int | None = None) -> Any:
         """A new connection (Engine.IO 4, handshake)."""

@@ -39,11 +39,16 @@ _UNSUPPORTED_PROTOCOL = 5, "Unsupported protocol version"
 
 
 class PollingSocket(AsyncSocket):  # type: ignore[misc]
-    """python-engineio's connection, as Engine.IO 4 wants it on HTTP long-polling."""
+    """python-engineio's connection, as Engine.IO 4 wants it on HTTP long-polling.
+
+    Attributes:
+        polled: whether a GET waits for packets.
+        posted: whether the packets of a POST are being handled.
+    """
 
     # Of the class, so that a connection on WebSocket has none of its own.
-    _polled = False  # a GET waits for packets
-    _posted = False  # the packets of a POST are being handled
+    polled = False
+    posted = False
 
     @property
     def over(self) -> bool:
@@ -61,16 +66,16 @@ class PollingSocket(AsyncSocket):  # type: ignore[misc]
         """
         if environ["asgi.scope"]["type"] == "websocket":
             return await self._upgrade_websocket(environ)
-        if self._polled:
+        if self.polled:
             await self.close(reason=self.server.reason.TRANSPORT_ERROR)
             raise EngineIOError("two polls at once")
         if self.upgrading:  # what waits is for the WebSocket
             return [eio.Packet(eio.NOOP)]
-        self._polled = True
+        self.polled = True
         try:
             return await self._poll_while_there(environ["asgi.receive"])
         finally:
-            self._polled = False
+            self.polled = False
 
     async def _poll_while_there(self, receive: Callable[[], Awaitable[dict[str, Any]]]) -> list[Any]:
         polling = asyncio.ensure_future(self.poll())
@@ -97,7 +102,7 @@ class PollingSocket(AsyncSocket):  # type: ignore[misc]
 
     def end_poll(self) -> None:
         """Let a GET that waits return with a NOOP."""
-        if self._polled:
+        if self.polled:
             self.queue.put_nowait(eio.Packet(eio.NOOP))
 
     async def handle_post_request(self, environ: dict[str, Any]) -> None:
@@ -107,10 +112,10 @@ class PollingSocket(AsyncSocket):  # type: ignore[misc]
             ContentTooLongError, EngineIOError: they are too large, malformed, or come while others
                 are being handled: the session is at its end.
         """
-        if self._posted:
+        if self.posted:
             await self.close(reason=self.server.reason.TRANSPORT_ERROR)
             raise EngineIOError("two POSTs at once")
-        self._posted = True
+        self.posted = True
         try:
             packets = decode_payload(await _read_body(environ, self.server.max_http_buffer_size))
             await self._receive_all(packets)
@@ -120,7 +125,7 @@ class PollingSocket(AsyncSocket):  # type: ignore[misc]
                 raise
             raise EngineIOError("malformed packets") from error
         finally:
-            self._posted = False
+            self.posted = False
 
     async def _receive_all(self, packets: list[Any]) -> None:
         for number, packet in enumerate(packets, 1):

@@ -119,6 +119,8 @@ class Server(ProtocolServer):
 
     async def _admit(self, eio_sid: str, namespace: str | None, data: Any) -> None:
         async with self._admission:
+            if eio_sid not in self.environ:
+                return  # it left while it waited
             try:
                 if isinstance(data, dict) and isinstance(data.get("pid"), str):
                     sid = await self.lifecycle.returning(eio_sid, data, self.environ[eio_sid])
