@@ -28,7 +28,8 @@ _WHY = (
     ),
     ("1 : 1", "", "", "an event costs its way in and its place in the log, and one delivery does not outweigh it"),
     ("MQTT", "", "Mosquitto", "C against Python, beside the log; Python's work per packet is what is left"),
-    ("", "", "Centrifugo", "compiled code that stores nothing, and its writes run beside each other"),
+    (" 1 → ", "deliveries", "", "each event waits for the commit of the last one here; the peer has none"),
+    ("", "", "Centrifugo", "compiled code that stores nothing"),
     ("", "", "", "the log, and the interpreter's work per event"),
 )
 

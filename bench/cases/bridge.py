@@ -84,12 +84,12 @@ async def _saturate(run: Run, case: str, target: Target, tally: Tally, publisher
 async def _at_a_rate(
     run: Run, case: str, name: str, target: Target, tally: Tally, publisher: Publisher, rate: float
 ) -> None:
-    await _publish_steadily(publisher, run.warm_up, rate)
+    await publish_steadily(publisher, run.warm_up, rate)
     await tally.reach(publisher.published, within=_WITHIN)
     tally.latencies.clear()
     tally.sampling = True
     with watching(target.pids) as usage:
-        late = await _publish_steadily(publisher, run.seconds, rate)
+        late = await publish_steadily(publisher, run.seconds, rate)
         await tally.reach(publisher.published, within=_WITHIN)
     tally.sampling = False
     notes = usage.notes
@@ -100,7 +100,7 @@ async def _at_a_rate(
         run.report.add(case, f"latency {part_name} {name}", target.name, value, unit="ms", notes=notes)
 
 
-async def _publish_steadily(publisher: Publisher, seconds: float, rate: float) -> float:
+async def publish_steadily(publisher: Publisher, seconds: float, rate: float) -> float:
     """Every millisecond the events that are due, whatever comes back; by how many milliseconds it was late at worst.
 
     The load is open: a slow server does not slow it down, so the times of sending can be stamped when

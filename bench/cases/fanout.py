@@ -21,46 +21,46 @@ _BURST_CLIENTS = 200
 async def fanout_socketio(run: Run) -> None:
     """To Socket.IO clients on WebSocket; of Centrifugo, to clients of its own JSON protocol."""
     for clients in run.sizes:
-        await _fan_out(run, SOCKETIO, clients)
+        await fan_out(run, SOCKETIO, clients)
 
 
 async def fanout_mqtt_qos0(run: Run) -> None:
     """To MQTT 3.1.1 clients that subscribed at QoS 0; the event is published at QoS 1."""
     for clients in run.sizes:
-        await _fan_out(run, MQTT_QOS0, clients)
+        await fan_out(run, MQTT_QOS0, clients)
 
 
 async def fanout_mqtt_qos1(run: Run) -> None:
     """To MQTT 3.1.1 clients at QoS 1: every delivery is acknowledged."""
     for clients in run.sizes:
-        await _fan_out(run, MQTT_QOS1, clients)
+        await fan_out(run, MQTT_QOS1, clients)
 
 
 async def fanout_mqtt5_qos1(run: Run) -> None:
     """To MQTT 5 clients at QoS 1; Gapless adds id, type, time and position as user properties."""
-    await _fan_out(run, MQTT5_QOS1, run.clients)
+    await fan_out(run, MQTT5_QOS1, run.clients)
 
 
 async def fanout_sse(run: Run) -> None:
     """To streams of server-sent events."""
-    await _fan_out(run, SSE, run.clients)
+    await fan_out(run, SSE, run.clients)
 
 
 async def bursts_socketio(run: Run) -> None:
     """To Socket.IO clients, 10 and 100 events published at once."""
     for burst in (10, 100):
-        await _fan_out(run, SOCKETIO, min(_BURST_CLIENTS, run.clients), burst=burst)
+        await fan_out(run, SOCKETIO, min(_BURST_CLIENTS, run.clients), burst=burst)
 
 
 async def bursts_mqtt_qos1(run: Run) -> None:
     """To MQTT clients at QoS 1, 10 and 100 events published at once."""
     for burst in (10, 100):
-        await _fan_out(run, MQTT_QOS1, min(_BURST_CLIENTS, run.clients), burst=burst)
+        await fan_out(run, MQTT_QOS1, min(_BURST_CLIENTS, run.clients), burst=burst)
 
 
-async def _fan_out(run: Run, door: Door, clients: int, *, burst: int = 1) -> None:
+async def fan_out(run: Run, door: Door, clients: int, *, burst: int = 1, named: str | None = None) -> None:
     """Events at once, the next once everybody has the last: with one, nothing can be joined into one write."""
-    case = f"{door.name} {burst} → {clients:,}"
+    case = named or f"{door.name} {burst} → {clients:,}"
     # The middle size is the one to compare; beside it half the time is enough to see what size changes.
     seconds = run.seconds if clients == run.clients or burst > 1 else run.seconds / 2
 
