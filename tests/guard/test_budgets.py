@@ -14,7 +14,7 @@ from tests.guard.counting import Budget, Scenario, cost_of
 
 NOTHING = Budget(calls=0)
 
-# A counting socket is in the figures with its own `write` (MQTT: and `is_closing`).
+# A counting socket is in the figures with its own `write`.
 BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     # scenario: (one more delivery, an event besides its deliveries)
     scenarios.Middle: (NOTHING, Budget(calls=190, blocks=10)),
@@ -23,9 +23,9 @@ BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     scenarios.MqttPublisher: (Budget(calls=168, blocks=13), Budget(calls=170, writes=1, blocks=10)),
     scenarios.SocketIoReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=230, blocks=16)),
     scenarios.SocketIoBurst: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=960, blocks=140)),
-    scenarios.MqttReaders: (Budget(calls=17, writes=1, blocks=0.1), Budget(calls=240, blocks=20)),
-    scenarios.MqttQos1Readers: (Budget(calls=22, writes=1, blocks=0.1), Budget(calls=240, blocks=24)),
-    scenarios.MqttAcknowledgements: (Budget(calls=20, blocks=0.1), Budget(calls=35, blocks=5)),
+    scenarios.MqttReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=225, blocks=20)),
+    scenarios.MqttQos1Readers: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=230, blocks=24)),
+    scenarios.MqttAcknowledgements: (Budget(calls=8, blocks=0.1), Budget(calls=32, blocks=5)),
     scenarios.SseReaders: (Budget(calls=39, writes=1, blocks=0.2), Budget(calls=215, blocks=16)),
 }
 

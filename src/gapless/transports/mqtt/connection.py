@@ -83,6 +83,7 @@ class Connection:
         "_loop",
         "_open",
         "_timer",
+        "_whole",
         "bare",
         "client_id",
         "edge",
@@ -111,6 +112,7 @@ class Connection:
         self.lost = False
         self._open = False
         self._full = False
+        self._whole = True  # no packet is incomplete
         self._connecting = False
         self._early: list[Packet] = []
         self._connect: Connect | None = None
@@ -129,19 +131,20 @@ class Connection:
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
+        self._last_heard = self._loop.time()
+        if self._open and self._whole and data and data[0] == 0x40:
+            taken = self.reader.pubacks(data)
+            if taken == len(data):
+                return
+            data = data[taken:]
         if self.output.closed:
             return
         if self._full and self.output.held > 2 * self.edge.options.high_water:
             # It asks, and does not read the answers: let it wait until it does.
             self.output.hold_reading("answers")
-        self._last_heard = self._loop.time()
-        if data and data[0] == 0x40 and self._open and not self._decoder.buffered:
-            taken = self.reader.pubacks(data)
-            if taken == len(data):
-                return
-            data = data[taken:]
         try:
             packets = self._decoder.feed(data)
+            self._whole = not self._decoder.buffered
         except MqttProtocolError as error:
             self._handle_all(error.packets_before)
             self._violated(error)

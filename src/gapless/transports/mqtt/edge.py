@@ -197,7 +197,7 @@ class MqttEdge:
                 continue
             group = self.groups.add(share_key(sub.filter), position=reader.position)
             group.enter(reader.client_id, sub, persistent=reader.session.persistent)
-            reader.groups.append(group)
+            reader.groups += (group,)
             group.connect(reader)
 
     def detach(self, connection: Connection) -> None:

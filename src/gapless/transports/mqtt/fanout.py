@@ -132,7 +132,10 @@ class MqttFanout:
                     reader.keeper.touch(reader)
                 output = reader.output
                 if alone and not output.waiting:
-                    output.write_now(data)
+                    try:
+                        output.write_now(data)
+                    except RuntimeError:  # the connection is gone, which `send` makes sure of
+                        output.send(data)
                 else:
                     output.send(data)
             except Exception as error:  # a defect with one client must not cost the others the event
@@ -156,7 +159,10 @@ class MqttFanout:
                     written += 1
                     output = reader.output
                     if alone and not output.waiting:
-                        output.write_now(data)
+                        try:
+                            output.write_now(data)
+                        except RuntimeError:  # as above
+                            output.send(data)
                     else:
                         output.send(data)
                 if keep_place and reader.persistent and reader.live:

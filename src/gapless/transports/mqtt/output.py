@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from gapless.mqtt import Packet, ProtocolVersion, encode
@@ -17,8 +17,12 @@ class Writer(Protocol):
 
     The writer tells its connection, from the event loop, `data_received(bytes)`,
     `writer_paused()`, `writer_resumed()` and, once and last, `connection_lost()`.
-    `writer_paused` is called only from within `write`.
+    `writer_paused` is called only from within `write` or `write_now`.
     """
+
+    @property
+    def write_now(self) -> Callable[[bytes], None]:
+        """As `write`, with nothing in between: RuntimeError where the connection is gone."""
 
     @property
     def held(self) -> int:
@@ -76,8 +80,8 @@ class Output:
 
     Attributes:
         waiting: packets wait for the end of the step; all that is sent must go behind them.
-        write_now: writes a packet at once. Only where nothing is `waiting`, and nothing will be sent
-            that it could be joined with.
+        write_now: the writer's own, to write a packet at once: only where nothing is `waiting`, and
+            nothing will be sent that it could be joined with.
         closed: nothing is written any more.
     """
 
@@ -85,7 +89,7 @@ class Output:
 
     def __init__(self, writer: Writer, flusher: Flusher, *, limit: int) -> None:
         self.writer = writer
-        self.write_now = writer.write
+        self.write_now = writer.write_now
         self.waiting = False
         self.closed = False
         self._flusher = flusher

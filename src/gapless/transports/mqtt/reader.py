@@ -113,7 +113,7 @@ class Reader(Feed):
         self.stats = stats
         self.persistent = session.persistent
         self.paused = False
-        self.groups: list[ShareGroup] = []
+        self.groups: tuple[ShareGroup, ...] = ()
         self._failed = fail
         self._storing = 0
         self._resend: deque[int] = deque(session.inflight)
@@ -491,7 +491,8 @@ class Reader(Feed):
             del inflight[packet_id]
             at += 4
         if at:
-            self.quota = min(self.quota + (at >> 2), self.window)
+            quota = self.quota + (at >> 2)
+            self.quota = quota if quota < self.window else self.window
             if self.persistent:
                 self.keeper.touch(self)
             if not self.live or self.groups:

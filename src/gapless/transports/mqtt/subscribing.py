@@ -190,7 +190,7 @@ def _add(
         group.enter(session.client_id, subscription, persistent=session.persistent)
         group.connect(reader)
         if group not in reader.groups:
-            reader.groups.append(group)
+            reader.groups += (group,)
     else:
         edge.fanout.add(reader, session.subscriptions[subscription.filter])
     return position, records
@@ -208,7 +208,7 @@ def unsubscribe(connection: Connection, packet: Unsubscribe) -> None:
         if removed.shared:
             key = share_key(filter_)
             edge.groups.leave(key, reader.client_id, ended=False)
-            reader.groups = [group for group in reader.groups if group.key != key]
+            reader.groups = tuple(group for group in reader.groups if group.key != key)
         else:
             edge.fanout.remove(reader, filter_)
             reader.drop_retained(filter_)

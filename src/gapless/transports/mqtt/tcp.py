@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl as _ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from gapless.transports.listener import bind
@@ -20,7 +21,7 @@ LINGER = 5.0
 class TcpProtocol(asyncio.Protocol):
     """The socket of one connection, and its `Writer`."""
 
-    __slots__ = ("_connection", "_edge", "_linger", "_transport")
+    __slots__ = ("_connection", "_edge", "_linger", "_transport", "write_now")
 
     def __init__(self, edge: MqttEdge) -> None:
         self._edge = edge
@@ -34,6 +35,7 @@ class TcpProtocol(asyncio.Protocol):
         """See asyncio."""
         transport = cast(asyncio.Transport, transport)  # uvloop's is not derived from asyncio's
         self._transport = transport
+        self.write_now: Callable[[bytes], None] = transport.write
         transport.set_write_buffer_limits(self._edge.options.high_water)
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):

@@ -56,6 +56,7 @@ class _RawWriter(_WebSocketWriter):
     def __init__(self, raw: LendingWebSocket) -> None:
         super().__init__()
         self._raw = raw
+        self.write_now = self.write
 
     @property
     def held(self) -> int:
@@ -86,6 +87,7 @@ class _AsgiWriter(_WebSocketWriter):
     def __init__(self, send: Send, *, high_water: int) -> None:
         super().__init__()
         self._send = send
+        self.write_now = self.write
         self._high_water = high_water
         self._buffer = bytearray()
         self._some = asyncio.Event()
