@@ -13,9 +13,11 @@ from gapless.torture.plan import ClientPlan, make_plan
 EPOCH = "k3x9"
 
 
-def correct(seed: int, *, clients: int = 4, events: int = 30, clients_are: tuple[ClientPlan, ...] = ()) -> History:
+def correct(
+    seed: int, *, clients: int = 4, events: int = 30, clients_are: tuple[ClientPlan, ...] = (), broker: bool = False
+) -> History:
     """A run in which all went well: publishers take turns, clients hear all of their rooms."""
-    plan = make_plan(seed, seconds=5, clients=clients, events=events, faults=False)
+    plan = make_plan(seed, seconds=5, clients=clients, events=events, broker=broker, faults=False)
     if clients_are:
         plan = type(plan)(plan.seed, plan.seconds, plan.broker, clients_are, plan.publishers, ())
     log: list[LogRow] = []

@@ -229,3 +229,64 @@ def test_the_fault_before_is_the_last_that_touched_the_client() -> None:
 
 def test_every_kind_has_a_promise_that_is_checked() -> None:
     assert {kind.promise for kind in KINDS.values()} == set(PROMISES)
+
+
+# --- at the external broker
+
+
+def at_broker(kind: str = "broker1") -> tuple[History, list[dict[str, Any]]]:
+    client = ClientPlan(f"{kind}-0", kind, (EVERYTHING,))
+    return spoilt(correct(1, clients_are=(client,)), client.name)
+
+
+@pytest.mark.parametrize("between", [True, False])
+def test_a_hole_is_the_brokers_own_only_where_it_was_killed(between: bool) -> None:
+    history, lines = at_broker()
+    gone = [lines.pop(10) for _ in range(3)]
+    began = gone[1]["t"] if between else gone[0]["t"] + 10
+    report = check(msgspec.structs.replace(history, faults=[fault("broker-kill", "broker", began, began + 1)]))
+    if between:
+        assert report.findings == ()
+        assert sum(report.allowed.values()) == 3
+    else:
+        assert [finding.event for finding in report.findings] == [line["key"] for line in gone]
+        assert kinds(report) == {"lost"}
+
+
+def test_what_never_came_again_after_a_kill_of_the_broker_is_lost() -> None:
+    history, lines = at_broker()
+    del lines[-3:]
+    at = lines[-1]["t"] + 0.1
+    report = check(msgspec.structs.replace(history, faults=[fault("broker-kill", "broker", at, at + 1)]))
+    assert kinds(report) == {"lost"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault_kind", "is_allowed"),
+    [
+        ("broker1", "broker-link-cut", True),
+        ("broker1", "gateway-kill", True),
+        ("broker1", "broker-kill", True),
+        ("broker1", "disk-full", False),
+        ("broker1", "gateway-pause", False),
+        ("broker2", "broker-kill", True),
+        ("broker2", "broker-link-cut", False),
+        ("broker2", "gateway-kill", False),
+    ],
+)
+def test_what_the_link_may_repeat(kind: str, fault_kind: str, is_allowed: bool) -> None:
+    history, lines = at_broker(kind)
+    lines.append(dict(lines[-1]) | {"t": lines[-1]["t"] + 2})
+    at = lines[-1]["t"] - 1
+    report = check(msgspec.structs.replace(history, faults=[fault(fault_kind, "gateway", at, at + 0.5)]))
+    assert kinds(report) == (set() if is_allowed else {"duplicated"})
+
+
+def test_what_was_published_at_the_broker_is_strict_for_all_but_the_brokers_own_clients() -> None:
+    near, far = ClientPlan("sse-0", "sse", (EVERYTHING,)), ClientPlan("broker1-1", "broker1", (EVERYTHING,))
+    history = correct(1, clients_are=(near, far), events=60, broker=True)
+    for client, expected in (("sse-0", {"lost"}), ("broker1-1", set())):
+        mine, lines = spoilt(history, client)
+        index = next(i for i in events_of(lines) if lines[i]["key"].startswith("broker1/"))
+        del lines[index]
+        assert kinds(check(mine)) == expected
