@@ -36,6 +36,12 @@ stream_heartbeat = 5.0
 """
 
 
+_LINK_SETTINGS = """
+[link]
+reconnect_max = 3.0  # with its default of 30 s it might still wait when everybody has to be whole
+"""
+
+
 class TortureFailed(GaplessError):
     """The run could not be made: this says nothing about the gateway's promise."""
 
@@ -158,7 +164,7 @@ class World:
     async def _start_servers(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = self.folder / "gateway.toml"
-        settings.write_text(_SETTINGS)
+        settings.write_text(_SETTINGS + (_LINK_SETTINGS if self.plan.broker else ""))
         gateway_module.set_clock(self.clock, 0.0)
         options = ["--config", str(settings)]
         if self.plan.broker:
