@@ -65,7 +65,7 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 EXAMPLES = """
 examples:
-  python -m bench                             everything: some 8 minutes, written to bench/results/<date>.json
+  python -m bench                             everything: half an hour or more, written to bench/results/<date>.json
   python -m bench --quick                     one repeat, half a second each, 200 clients: does it work?
   python -m bench --only fanout --repeat 5    the cases whose name has "fanout" in it
   python -m bench --only rest --json -        the results as JSON on standard output
@@ -85,7 +85,7 @@ def arguments(line: list[str] | None = None) -> argparse.Namespace:
     add("--only", action="append", metavar="CASE", help="only cases whose name has this in it; may be repeated")
     add("--repeat", type=_positive, metavar="N", help="run everything N times, in turn (default 5)")
     add("--quick", action="store_true", help="one repeat, half a second a load, 200 clients")
-    add("--seconds", type=float, help="how long each load is measured (default 2)")
+    add("--seconds", type=float, help="how long each load is measured (default 1.5)")
     add(
         "--clients",
         type=_positive,
@@ -133,7 +133,7 @@ async def measure(asked: argparse.Namespace, report: Report, cores: host.Cores, 
     run = Run(
         report=report,
         cores=cores,
-        seconds=asked.seconds or (0.5 if asked.quick else 2.0),
+        seconds=asked.seconds or (0.5 if asked.quick else 1.5),
         clients=clients,
         sizes=(clients,) if asked.clients or asked.quick else SIZES,
         files=files,
@@ -185,9 +185,10 @@ def describe(asked: argparse.Namespace, cores: host.Cores, command: list[str]) -
 def heading(about: dict[str, Any]) -> list[str]:
     """The lines before the figures."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    took = f", {about['minutes']} minutes" if "minutes" in about else ""
     lines = [
         f"{about['machine']}; data on {about['filesystem']}; {versions}; commit {about['commit']}",
-        f"{about['date']}: {about['command']}; events of {about['event_bytes']} bytes; medians, then min–max",
+        f"{about['date']}{took}: {about['command']}; events of {about['event_bytes']} bytes; medians, then min–max",
     ]
     return lines + [f"WARNING: {warning}" for warning in about["warnings"]]
 
@@ -223,7 +224,9 @@ def main() -> int:
         about = describe(asked, cores, sys.argv[1:])
         files = host.raise_file_limit()
         cores.take_generator_core()
+        began = time.monotonic()
         _run(measure(asked, report, cores, files))
+        about["minutes"] = round((time.monotonic() - began) / 60, 1)
         _progress("")
     _hand_out(asked, about, report)
     return 1 if report.failed else 0

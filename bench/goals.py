@@ -130,7 +130,7 @@ _GOALS: list[tuple[str, Check]] = [
         "an idle Socket.IO connection: at most 20 KB",
         _at_most(20.0, _ONE, "RSS per connection", factor=1.024, unit="KB"),
     ),
-    ("10,000 clients back after an outage, each behind by 100 events: whole within 10 s", _storm),
+    ("10,000 clients back at once, each behind by 100 events: whole within 10 s", _storm),
     (
         "catch-up of 10,000 missed events: under 2 s",
         _slowest(2.0, case_part="catch-up of 10,000", name_part="until whole"),

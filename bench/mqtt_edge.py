@@ -30,11 +30,10 @@ class NullWriter:
     last = b""
     held = 0
 
-    def __init__(self) -> None:
-        self.write_now = self.write
-
     def write(self, data: bytes) -> None:
         self.last = data
+
+    write_now = write
 
     def close(self) -> None: ...
 

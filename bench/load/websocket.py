@@ -224,7 +224,8 @@ class SocketIoClient(asyncio.Protocol):
             self._transport.write(masked_text(b"3"))
         elif payload[:2] == b"40":
             self.pid = msgspec.json.decode(payload[2:]).get("pid", "")
-            self.connected.set_result(None)
+            if not self.connected.done():  # nobody waits any more after a timeout
+                self.connected.set_result(None)
         elif payload[:2] == b"43":
             number, _, answer = payload[2:].partition(b"[")
             self._answered(number, b"[" + answer)
