@@ -243,7 +243,7 @@ def at_broker(kind: str = "broker1") -> tuple[History, list[dict[str, Any]]]:
 def test_a_hole_is_the_brokers_own_only_where_it_was_killed(between: bool) -> None:
     history, lines = at_broker()
     gone = [lines.pop(10) for _ in range(3)]
-    began = gone[1]["t"] if between else gone[0]["t"] + 10
+    began = gone[1]["t"] if between else lines[-1]["t"] + 10
     report = check(msgspec.structs.replace(history, faults=[fault("broker-kill", "broker", began, began + 1)]))
     if between:
         assert report.findings == ()

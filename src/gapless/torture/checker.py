@@ -361,9 +361,8 @@ class _Checker:
         at_kill: Counter[float] = Counter()
         for offset, key in missing:
             index = bisect(times, (offset, 0.0))
-            before = times[index - 1][1] if index else 0.0
             at = times[index][1] if index < len(times) else None
-            kill = self._broker_kill_between(before, at) if heard.at_broker else None
+            kill = self._broker_kill_near(offset, at) if heard.at_broker else None
             if kill is not None and at_kill[kill] < BROKER_WINDOW:
                 at_kill[kill] += 1
                 self._allowed["acknowledged to the link by the broker, and lost there at its kill"] += 1
@@ -371,10 +370,30 @@ class _Checker:
             text = "never heard" if at is not None else "never heard, nor anything after it"
             self._find(Violation.lost, heard.client.name, key, text=text, at=at)
 
-    def _broker_kill_between(self, before: float, after: float | None) -> float | None:
-        """When the broker was killed between the neighbours of a hole."""
-        kills = [fault.began for fault in self._history.faults if fault.kind == "broker-kill"]
-        return next((kill for kill in kills if after is not None and before <= kill <= after), None)
+    def _broker_kill_near(self, offset: int, after: float | None) -> float | None:
+        """The kill of the broker that may have taken this message along.
+
+        It was on its way there then: near the last that any client had heard before, and what follows came after.
+        """
+        for fault in self._history.faults:
+            if fault.kind != "broker-kill" or after is None or fault.began > after:
+                continue
+            if abs(offset - self._heard_at_broker(fault.began)) <= 2 * BROKER_WINDOW:
+                return fault.began
+        return None
+
+    def _heard_at_broker(self, before: float) -> int:
+        """The highest offset that a client at the broker had heard by then."""
+        names = [each.name for each in self._history.plan.clients if KINDS[each.kind].port == "broker"]
+        return max(
+            (
+                self._offsets.get(line["key"], 0)
+                for name in names
+                for line in self._history.clients.get(name, ())
+                if line["is"] == "event" and line["t"] <= before and not _is_from_broker(line["key"])
+            ),
+            default=0,
+        )
 
 
 def _is_from_broker(key: str) -> bool:
