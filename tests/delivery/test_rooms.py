@@ -256,3 +256,28 @@ def test_windows_are_few_and_none_is_forgotten_before_it_was_passed() -> None:
     assert [window.upto for window in subscriptions.windows] == list(range(106, 120))
     subscriptions.passed(200)
     assert [window.upto for window in subscriptions.windows] == list(range(112, 120))
+
+
+starts = st.dictionaries(st.sampled_from(ROOMS), st.integers(0, 6), min_size=1)
+
+
+@given(
+    since=starts,
+    stepped_back=st.booleans(),
+    after=st.integers(0, 8),
+    offset=st.integers(1, 9),
+    rooms=st.sets(st.sampled_from(ROOMS)),
+)
+def test_the_short_answer_for_a_page_is_that_of_each_of_its_events(
+    since: dict[str, int], stepped_back: bool, after: int, offset: int, rooms: set[str]
+) -> None:
+    subscriptions = RoomSubscriptions(dict(since))
+    if stepped_back:
+        subscriptions.subscribe(["d"], start=0, position=5)
+    if offset > after and rooms & since.keys() and subscriptions.wants_all_after(after):
+        assert subscriptions.wants(record(offset, *rooms).event, offset)
+
+
+def test_the_short_answer_is_given_where_nothing_is_left_out() -> None:
+    assert RoomSubscriptions({"a": 3, "b": 5}).wants_all_after(5)
+    assert not RoomSubscriptions({"a": 3, "b": 5}).wants_all_after(4)

@@ -101,6 +101,10 @@ class RoomSubscriptions:
         self._unclear = max(self._unclear, position)
         self._selector = None
 
+    def wants_all_after(self, position: int) -> bool:
+        """Whether each event of its rooms after an offset is to be delivered, as `wants` would say."""
+        return not self.windows and all(since <= position for since in self.since.values())
+
     def wants(self, event: Event, offset: int) -> bool:
         """Whether an event read from the log is to be delivered."""
         return self._hears(event, offset) and not any(window.covers(event, offset) for window in self.windows)

@@ -186,8 +186,11 @@ class Client(Cursor):
         if not page.complete:
             first = page.records[0].offset - 1 if page.records else page.through
             self.tell_incomplete(first)
-        wants = self.subscriptions.wants
-        messages = [encode_record(record) for record in self.take(page) if wants(record.event, record.offset)]
+        if self.subscriptions.wants_all_after(self.position):
+            messages = [encode_record(record) for record in self.take(page)]
+        else:
+            wants = self.subscriptions.wants
+            messages = [encode_record(record) for record in self.take(page) if wants(record.event, record.offset)]
         if messages:
             self.queue.send(EncodedMessage.joined(messages))
 

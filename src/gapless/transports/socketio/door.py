@@ -269,7 +269,8 @@ class SocketIoDoor:
         client.queue.add_reader(client)
         self._fanout.join(client, client.subscriptions.since)
         try:
-            await self._save(client)
+            if session is None or self._has_changed(client, session):
+                await self._save(client)
         except BaseException:
             self._forget(client)
             raise
@@ -306,6 +307,11 @@ class SocketIoDoor:
 
     def _save(self, client: Client) -> Awaitable[None]:
         return self._sessions.save_all([(client.pid, self._session_of(client))])
+
+    def _has_changed(self, client: Client, stored: StoredSession) -> bool:
+        session = self._session_of(client)
+        session.seen = stored.seen  # noted when the client goes, and while it stays
+        return session != stored
 
     def _session_of(self, client: Client) -> StoredSession:
         subscriptions = client.subscriptions

@@ -6,7 +6,6 @@ This is Socket.IO's connection state recovery (a client shows the `pid` of its C
 
 from __future__ import annotations
 
-import secrets
 from asyncio import Future
 from collections.abc import Iterable
 
@@ -14,6 +13,7 @@ import msgspec
 
 from gapless.delivery import RoomSubscriptions, Window
 from gapless.eventlog import EventLog, StateKind, StateWrite
+from gapless.transports.socketio.secret import secret_text
 
 
 class StoredSession(msgspec.Struct, array_like=True):
@@ -42,8 +42,8 @@ _decode = msgspec.msgpack.Decoder(StoredSession).decode
 
 
 def new_pid() -> str:
-    """A private id: whoever shows it may take the session over, so it is a secret (120 bits)."""
-    return secrets.token_urlsafe(15)
+    """A private id: whoever shows it may take the session over, so it is a secret."""
+    return secret_text()
 
 
 class SessionStore:
