@@ -26,7 +26,8 @@ class Pings:
         self._timeout = timeout
         self._due: deque[tuple[float, EngineSocket]] = deque()
         self._unanswered: deque[tuple[float, EngineSocket, float]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._wakes = 0.0  # when the timer ends; uvloop's handle does not say where that is already past
         self._ending: set[asyncio.Task[None]] = set()
 
     def later(self, socket: EngineSocket) -> None:
@@ -34,10 +35,10 @@ class Pings:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._interval
         self._due.append((due, socket))
-        if self._timer is None or due < self._timer.when():  # else it is set for an earlier one
+        if self._timer is None or due < self._wakes:  # else it is set for an earlier one
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = loop.call_at(due, self._run)
+            self._set_timer(due)
 
     def stop(self) -> None:
         """Ping nobody any more."""
@@ -63,7 +64,13 @@ class Pings:
                 self._ending.add(ending)
                 ending.add_done_callback(self._ending.discard)
         heads = [queue[0][0] for queue in (self._due, self._unanswered) if queue]
-        self._timer = loop.call_at(min(heads), self._run) if heads else None
+        self._timer = None
+        if heads:
+            self._set_timer(min(heads))
+
+    def _set_timer(self, when: float) -> None:
+        self._wakes = when
+        self._timer = asyncio.get_running_loop().call_at(when, self._run)
 
 
 class Engine(PollingServer):
