@@ -57,7 +57,8 @@ def _panel(panel: Panel, top: int) -> str:
     medians = [figure.median for figure in panel.figures]
     # What is cut is judged by the medians of the servers; the floor is no server to compare with.
     served = [figure.median for figure in panel.figures if figure.server != FLOOR] or medians
-    most = min(max(medians), _CLIPPED_AT * statistics.median_low(served))
+    own = max((figure.median for figure in panel.figures if figure.server == GAPLESS), default=0.0)
+    most = min(max(medians), max(own, _CLIPPED_AT * statistics.median_low(served)))
     wide = _WIDTH - _LABELS - _VALUES
     parts = [f'<text class="text title" x="{_MARGIN}" y="{top + 16}">{escape(panel.title)}</text>\n']
     for place, figure in enumerate(panel.figures):
@@ -75,17 +76,18 @@ def _bar(figure: Figure, y: int, *, scale: float, wide: float) -> str:
         f'<text class="text" x="{_LABELS - 8}" y="{baseline}" text-anchor="end">{escape(figure.server)}</text>\n',
         f'<rect class="{kind}" x="{_LABELS}" y="{y}" width="{max(length, 1):.1f}" height="{_BAR}" rx="2"/>\n',
     ]
-    low, high = min(figure.values) * scale, min(max(figure.values) * scale, wide)
+    low, high = min(figure.values) * scale, max(figure.values) * scale
     end = length
     if cut:
         at = _LABELS + wide - 26
         parts.append(f'<path class="cut" d="M{at} {y - 2}l6 0l-5 {_BAR + 4}l-6 0z"/>\n')
     elif high - low >= 1:
+        end = max(length, min(high, wide))
+        tick = f"M{_LABELS + high:.1f} {middle - 3}v6" if high <= wide else ""  # else it goes on
         parts.append(
-            f'<path class="line" fill="none" d="M{_LABELS + low:.1f} {middle}H{_LABELS + high:.1f}'
-            f'M{_LABELS + low:.1f} {middle - 3}v6M{_LABELS + high:.1f} {middle - 3}v6"/>\n'
+            f'<path class="line" fill="none" d="M{_LABELS + low:.1f} {middle}H{_LABELS + min(high, wide):.1f}'
+            f'M{_LABELS + low:.1f} {middle - 3}v6{tick}"/>\n'
         )
-        end = max(end, high)
     value = f"{number(figure.median)} {figure.unit}"
     parts.append(f'<text class="quiet" x="{_LABELS + end + 8:.1f}" y="{baseline}">{escape(value)}</text>\n')
     return "".join(parts)
