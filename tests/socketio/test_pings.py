@@ -32,6 +32,8 @@ def test_a_connection_that_comes_while_pings_are_overdue(run: Callable[[Any], No
         loop = asyncio.get_running_loop()
         pings = Pings(interval=0.002, timeout=20)
         pinged: list[str] = []
+        failures: list[object] = []
+        loop.set_exception_handler(lambda _, context: failures.append(context))
         done = asyncio.Event()
 
         def first() -> None:
@@ -46,6 +48,7 @@ def test_a_connection_that_comes_while_pings_are_overdue(run: Callable[[Any], No
         loop.call_later(0.001, pings.later, cast(Any, Socket(lambda: pinged.append("second"))))
         await done.wait()
         assert pinged == ["first", "second"]
+        assert not failures
         pings.stop()
 
     run(scenario())
