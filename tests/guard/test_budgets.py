@@ -25,7 +25,7 @@ BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     scenarios.SocketIoBurst: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=960, blocks=140)),
     scenarios.MqttReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=225, blocks=20)),
     scenarios.MqttQos1Readers: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=230, blocks=24)),
-    scenarios.MqttAcknowledgements: (Budget(calls=8, blocks=0.1), Budget(calls=32, blocks=5)),
+    scenarios.MqttAcknowledgements: (Budget(calls=9, blocks=0.1), Budget(calls=32, blocks=5)),
     scenarios.SseReaders: (Budget(calls=39, writes=1, blocks=0.2), Budget(calls=215, blocks=16)),
 }
 

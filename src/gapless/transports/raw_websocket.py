@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
+from websockets.protocol import State
 
 SCOPE_KEY = "gapless.raw_websocket"
 TEXT, BINARY = 0x81, 0x82
@@ -150,7 +151,8 @@ class LendingWebSocket(WebSocketsSansIOProtocol):
     def end(self, code: int = 1000) -> None:
         """Close a connection that was taken over, once what was written is sent."""
         if not self.transport.is_closing():
-            self.conn.send_close(code)
+            if self.conn.state is State.OPEN:  # else the client closes it, and was answered
+                self.conn.send_close(code)
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
 

@@ -491,8 +491,7 @@ class Reader(Feed):
             del inflight[packet_id]
             at += 4
         if at:
-            quota = self.quota + (at >> 2)
-            self.quota = quota if quota < self.window else self.window
+            self.quota = min(self.quota + (at >> 2), self.window)
             if self.persistent:
                 self.keeper.touch(self)
             if not self.live or self.groups:

@@ -1,7 +1,8 @@
 """MQTT over WebSocket (MQTT 5 §6): binary frames, the subprotocol `mqtt`.
 
-Where the server lends its transport (`raw_websocket`), packets are written to it as finished
-frames; on any other ASGI server they go through a bounded buffer and ASGI's `send`.
+Where the server lends its connection (`raw_websocket`), it is taken over: messages come by calls, and
+packets are written to its transport as finished frames. On any other ASGI server a task receives, and
+packets go through a bounded buffer and ASGI's `send`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from gapless.transports.mqtt.connection import Connection
+from gapless.transports.mqtt.tcp import LINGER
 from gapless.transports.raw_websocket import SCOPE_KEY, LendingWebSocket, frame
 
 if TYPE_CHECKING:
@@ -25,17 +27,144 @@ _TEXT_FRAME = 1003  # RFC 6455 §7.4.1: a kind of data that cannot be accepted
 _GOING = 1000
 
 
-class _WebSocketWriter:
-    """What both kinds of `Writer` share: reading is held back, closing is asked for."""
+class _Framer:
+    """Makes frames, and keeps the last one: what goes to many clients goes to them one after the other."""
+
+    __slots__ = ("_data", "_frame")
 
     def __init__(self) -> None:
+        self._data = self._frame = b""
+
+    def __call__(self, data: bytes) -> bytes:
+        if data is not self._data:
+            self._data, self._frame = data, frame(data)
+        return self._frame
+
+
+class _LentSocket:
+    """A WebSocket that was taken over, and its `Writer`: served by calls, without a task or a queue."""
+
+    __slots__ = ("_closing", "_connection", "_edge", "_framer", "_linger", "_raw")
+
+    def __init__(self, edge: MqttEdge, raw: LendingWebSocket, framer: _Framer, *, peer: str) -> None:
+        self._edge = edge
+        self._raw = raw
+        self._framer = framer
+        self._closing = False
+        self._linger: asyncio.TimerHandle | None = None
+        if not raw.transport.is_closing():
+            raw.transport.set_write_buffer_limits(edge.options.high_water)
+        self._connection = Connection(edge, self, peer=peer)
+        edge.sockets.add(self)
+
+    # From the WebSocket
+
+    def message(self, data: str | bytes) -> None:
+        """See `Receiver`."""
+        if self._closing:
+            return
+        if isinstance(data, str):  # a text frame closes the connection [MQTT-6.0.0-1]
+            self._end(_TEXT_FRAME)
+        else:
+            self._connection.data_received(data)
+
+    def writer_paused(self) -> None:
+        """See `WriterEvents`."""
+        self._connection.writer_paused()
+
+    def writer_resumed(self) -> None:
+        """See `WriterEvents`."""
+        self._connection.writer_resumed()
+
+    def writer_lost(self) -> None:
+        """See `WriterEvents`."""
+        self._closing = True
+        if self._linger is not None:
+            self._linger.cancel()
+        self._edge.sockets.discard(self)
+        self._connection.connection_lost()
+
+    # Writer
+
+    @property
+    def held(self) -> int:
+        """See `Writer`."""
+        return self._raw.transport.get_write_buffer_size()
+
+    def write(self, data: bytes) -> None:
+        """See `Writer`."""
+        self._raw.write(self._framer(data))
+
+    write_now = write
+
+    def close(self) -> None:
+        """See `Writer`. A peer that does not read is cut off after a while."""
+        if not self._closing:
+            self._end(_GOING)
+
+    def _end(self, code: int) -> None:
+        self._closing = True
+        self._linger = asyncio.get_running_loop().call_later(LINGER, self._raw.abort)
+        self._raw.end(code)
+
+    def abort(self) -> None:
+        """See `Writer`."""
+        self._raw.abort()
+
+    def pause_reading(self) -> None:
+        """See `Writer`."""
+        if not self._raw.transport.is_closing():
+            self._raw.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """See `Writer`."""
+        if not self._raw.transport.is_closing():
+            self._raw.transport.resume_reading()
+
+
+class _AsgiWriter:
+    """Writes through ASGI, from a buffer that makes the reader pause before it grows."""
+
+    def __init__(self, send: Send, *, high_water: int) -> None:
         self.connection: Connection | None = None
         self.may_read = asyncio.Event()
         self.may_read.set()
         self.closing = asyncio.Event()
+        self._send = send
+        self._high_water = high_water
+        self._buffer = bytearray()
+        self._some = asyncio.Event()
+        self._paused = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def held(self) -> int:
+        """See `Writer`."""
+        return len(self._buffer)
+
+    def write(self, data: bytes) -> None:
+        """See `Writer`."""
+        if self.closing.is_set():
+            return
+        self._buffer += data
+        self._idle.clear()
+        self._some.set()
+        if len(self._buffer) > self._high_water and not self._paused:
+            self._paused = True
+            if self.connection is not None:
+                self.connection.writer_paused()
+
+    write_now = write
 
     def close(self) -> None:
         """See `Writer`."""
+        self.closing.set()
+
+    def abort(self) -> None:
+        """See `Writer`."""
+        self._buffer.clear()
+        self._idle.set()
         self.closing.set()
 
     def pause_reading(self) -> None:
@@ -47,75 +176,7 @@ class _WebSocketWriter:
         self.may_read.set()
 
     async def drained(self) -> None:
-        """Return once everything was handed to the socket."""
-
-
-class _RawWriter(_WebSocketWriter):
-    """Writes frames to the lent transport."""
-
-    def __init__(self, raw: LendingWebSocket) -> None:
-        super().__init__()
-        self._raw = raw
-        self.write_now = self.write
-
-    @property
-    def held(self) -> int:
-        return self._raw.transport.get_write_buffer_size()
-
-    def write(self, data: bytes) -> None:
-        self._raw.write(frame(data))
-
-    def abort(self) -> None:
-        self.closing.set()
-        self._raw.abort()
-
-    def writer_paused(self) -> None:
-        if self.connection is not None:
-            self.connection.writer_paused()
-
-    def writer_resumed(self) -> None:
-        if self.connection is not None:
-            self.connection.writer_resumed()
-
-    def writer_lost(self) -> None:
-        self.closing.set()
-
-
-class _AsgiWriter(_WebSocketWriter):
-    """Writes through ASGI, from a buffer that makes the reader pause before it grows."""
-
-    def __init__(self, send: Send, *, high_water: int) -> None:
-        super().__init__()
-        self._send = send
-        self.write_now = self.write
-        self._high_water = high_water
-        self._buffer = bytearray()
-        self._some = asyncio.Event()
-        self._paused = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    @property
-    def held(self) -> int:
-        return len(self._buffer)
-
-    def write(self, data: bytes) -> None:
-        if self.closing.is_set():
-            return
-        self._buffer += data
-        self._idle.clear()
-        self._some.set()
-        if len(self._buffer) > self._high_water and not self._paused:
-            self._paused = True
-            if self.connection is not None:
-                self.connection.writer_paused()
-
-    def abort(self) -> None:
-        self._buffer.clear()
-        self._idle.set()
-        self.closing.set()
-
-    async def drained(self) -> None:
+        """Return once everything was handed to the server."""
         await self._idle.wait()
 
     async def run(self) -> None:
@@ -137,6 +198,7 @@ class _AsgiWriter(_WebSocketWriter):
 
 def make_websocket_app(edge: MqttEdge) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The ASGI application for MQTT over WebSocket."""
+    framer = _Framer()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
@@ -151,9 +213,7 @@ def make_websocket_app(edge: MqttEdge) -> Callable[[Scope, Receive, Send], Await
         client = scope.get("client")
         peer = f"ws {client[0]}:{client[1]}" if client else "ws"
         if raw is not None:
-            writer: _RawWriter | _AsgiWriter = _RawWriter(raw)
-            raw.borrower = writer
-            await _serve(edge, writer, peer, receive, send)
+            raw.take_over(_LentSocket(edge, raw, framer, peer=peer))
             return
         writer = _AsgiWriter(send, high_water=edge.options.high_water)
         sending = asyncio.create_task(writer.run(), name="mqtt-websocket-send")
@@ -166,7 +226,7 @@ def make_websocket_app(edge: MqttEdge) -> Callable[[Scope, Receive, Send], Await
     return app
 
 
-async def _serve(edge: MqttEdge, writer: _RawWriter | _AsgiWriter, peer: str, receive: Receive, send: Send) -> None:
+async def _serve(edge: MqttEdge, writer: _AsgiWriter, peer: str, receive: Receive, send: Send) -> None:
     connection = writer.connection = Connection(edge, writer, peer=peer)
     edge.sockets.add(writer)
     receiving = asyncio.create_task(_receive(connection, writer, receive), name="mqtt-websocket-receive")
@@ -189,7 +249,7 @@ async def _serve(edge: MqttEdge, writer: _RawWriter | _AsgiWriter, peer: str, re
         connection.connection_lost()
 
 
-async def _receive(connection: Connection, writer: _WebSocketWriter, receive: Receive) -> int | None:
+async def _receive(connection: Connection, writer: _AsgiWriter, receive: Receive) -> int | None:
     """Read until the end; the code to close with, None where the peer is gone."""
     while True:
         await writer.may_read.wait()
