@@ -65,7 +65,7 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 EXAMPLES = """
 examples:
-  python -m bench                             everything: half an hour or more, written to bench/results/<date>.json
+  python -m bench                             everything: expect 40 minutes; written to bench/results/<date>.json
   python -m bench --quick                     one repeat, half a second each, 200 clients: does it work?
   python -m bench --only fanout --repeat 5    the cases whose name has "fanout" in it
   python -m bench --only rest --json -        the results as JSON on standard output
