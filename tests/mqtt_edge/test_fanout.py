@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gapless.mqtt import Pingreq, Pingresp, ProtocolVersion, Puback, encode
+from gapless.mqtt import Pingreq, Pingresp, ProtocolVersion, Puback, Pubcomp, Pubrec, Pubrel, encode
 from tests.mqtt_edge.support import V5, V311, Client, running_edge
 
 BOTH = pytest.mark.parametrize("version", [V311, V5], ids=["3.1.1", "5"])
@@ -57,6 +57,30 @@ async def test_acknowledgements_may_be_cut_and_joined_in_any_way(version: Protoc
         await client.expect(Pingresp)
         assert not reader.inflight
         assert reader.quota == reader.window
+
+
+@BOTH
+@pytest.mark.parametrize("size", [1, 4, 6, 1000])
+async def test_the_steps_of_qos_2_may_be_cut_and_joined_in_any_way(version: ProtocolVersion, size: int) -> None:
+    async with running_edge() as node:
+        client, _ = await Client.connect(node.port, "c", version)
+        await client.subscribe("a", qos=2)
+        for n in range(6):
+            await node.publish("a", n, qos=2)
+        ids = [(await client.receive(acknowledge=False)).packet_id for _ in range(6)]
+        connection = node.edge.connected["c"]
+        reader = connection.reader
+        twice = [*ids[:2], ids[0], *ids[2:]]  # a PUBREC that comes again is answered again
+        for kind, numbers in ((Pubrec, twice), (Pubcomp, ids)):
+            data = b"".join(encode(kind(number), version) for number in numbers)
+            for at in range(0, len(data), size):
+                connection.data_received(data[at : at + size])
+            if kind is Pubrec:
+                assert [(await client.expect(Pubrel)).packet_id for _ in twice] == twice
+                assert reader.quota == reader.window - 6
+        assert not reader.inflight
+        assert reader.quota == reader.window
+        await client.nothing_more()
 
 
 async def test_events_committed_together_come_in_order_at_any_qos() -> None:

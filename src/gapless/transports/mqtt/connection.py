@@ -53,6 +53,8 @@ logger = logging.getLogger("gapless.mqtt")
 _V5 = ProtocolVersion.V5
 _NO_LIMIT = 0xFFFFFFF
 _CLIENT_ID_BYTES = 1024
+_ACKNOWLEDGEMENT = 0x40
+"""The first two bits of PUBACK, PUBREC, PUBREL and PUBCOMP."""
 _PINGRESP = b"\xd0\x00"
 
 
@@ -132,8 +134,8 @@ class Connection:
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
         self._last_heard = self._loop.time()
-        if self._open and self._whole and data and data[0] == 0x40:
-            taken = self.reader.pubacks(data)
+        if self._open and self._whole and data and data[0] & 0xC0 == _ACKNOWLEDGEMENT:
+            taken = self.reader.acknowledged(data)
             if taken == len(data):
                 return
             data = data[taken:]

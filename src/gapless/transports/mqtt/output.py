@@ -131,6 +131,16 @@ class Output:
         if self._size >= self._limit:
             self._write()
 
+    def send_now(self, data: bytes) -> None:
+        """Send one packet, at once where nothing waits before it."""
+        if self.waiting or self.closed:
+            self.send(data)
+            return
+        try:
+            self.write_now(data)
+        except RuntimeError:  # the connection is gone, which `write` makes sure of
+            self.writer.write(data)
+
     def flush(self) -> None:
         """Write what was joined. For the flusher."""
         self.waiting = False

@@ -32,6 +32,8 @@ TURN = 64
 """Events of one turn at most."""
 
 _V5 = ProtocolVersion.V5
+_PUBACK, _PUBREC, _PUBCOMP = 0x40, 0x50, 0x70
+_PUBREL = b"\x62\x02"
 
 
 class Keeper(Protocol):
@@ -475,26 +477,40 @@ class Reader(Feed):
 
     # Acknowledgements of the client
 
-    def pubacks(self, data: bytes) -> int:
-        """Take the plain PUBACKs that `data` begins with; how many bytes they were.
+    def acknowledged(self, data: bytes) -> int:
+        """Take the plain acknowledgements that `data` begins with; how many bytes they were.
 
-        What is not just the end of one message at QoS 1 is left, for the decoder.
+        Hot. What is not just the next step of a message in flight is left, for the decoder.
         """
+        if self.groups:
+            return 0  # they are told what is completed
         inflight = self.inflight
-        at = 0
+        released: list[bytes] = []
+        at = done = 0
         end = len(data) - 3
-        while at < end and data[at] == 0x40 and data[at + 1] == 2:
+        while at < end and data[at + 1] == 2:
+            kind = data[at]
             packet_id = data[at + 2] << 8 | data[at + 3]
             sent = inflight.get(packet_id)
-            if sent is None or sent.qos != 1 or sent.share is not None:
+            if kind == _PUBACK and sent is not None and sent.qos == 1:
+                del inflight[packet_id]
+                done += 1
+            elif kind == _PUBREC and sent is not None and sent.qos == 2 and not self.persistent:
+                inflight[packet_id] = None
+                released.append(_PUBREL + data[at + 2 : at + 4])
+            elif kind == _PUBCOMP and sent is None and packet_id in inflight:
+                del inflight[packet_id]
+                done += 1
+            else:
                 break
-            del inflight[packet_id]
             at += 4
-        if at:
-            self.quota = min(self.quota + (at >> 2), self.window)
+        if released:
+            self.output.send_now(b"".join(released))
+        if done:
+            self.quota = min(self.quota + done, self.window)
             if self.persistent:
                 self.keeper.touch(self)
-            if not self.live or self.groups:
+            if not self.live:
                 self.wake()
         return at
 
