@@ -106,7 +106,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(steps, max_size=40), st.sets(st.sampled_from(ROOMS), min_size=1), st.integers(1, 5))
 def test_whatever_is_dropped_the_client_becomes_whole(
     story: list[tuple[object, ...]], followed: set[str], remembered: int

@@ -192,7 +192,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(STEPS, max_size=30))
 def test_each_event_once_whatever_the_reader_does(steps: list[tuple[object, ...]]) -> None:
     model = Model()

@@ -193,7 +193,7 @@ STEPS = ["connect", "send", "send", "take", "take", "answer", "answer", "store",
 @given(
     st.lists(st.sampled_from([*STEPS, "forget", "killed connecting"]), min_size=40, max_size=150), st.integers(1, 12)
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_every_event_is_handed_on_and_each_first_time_in_order(steps: list[str], total: int) -> None:
     model = Model(total)
     for step in steps:
@@ -209,7 +209,7 @@ def test_every_event_is_handed_on_and_each_first_time_in_order(steps: list[str],
 
 
 @given(st.lists(st.sampled_from(STEPS), min_size=40, max_size=150), st.integers(1, 12))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_qos_2_is_handed_on_exactly_once_while_the_broker_keeps_the_session(steps: list[str], total: int) -> None:
     model = Model(total)
     for step in ["connect", *steps]:

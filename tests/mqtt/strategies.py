@@ -36,7 +36,7 @@ from gapless.mqtt.properties import ALLOWED, FIELDS, PropertyContext
 V5 = ProtocolVersion.V5
 
 #: For every property test here: the same examples in every run, and no deadline on a busy machine.
-repeatable = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+repeatable = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 strings = st.text(characters, max_size=12)

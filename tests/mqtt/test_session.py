@@ -76,7 +76,7 @@ topics = st.sampled_from(["a", "b", "a/b", "c"])
     events=st.lists(topics, min_size=1, max_size=30),
     steps=st.lists(st.tuples(st.integers(0, 30), filters, st.integers(0, 30), st.booleans()), max_size=6),
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_no_event_comes_twice_whatever_history_is_asked_for(
     events: list[str], steps: list[tuple[int, str, int, bool]]
 ) -> None:

@@ -138,13 +138,11 @@ class Client(ABC):
         async with asyncio.timeout(WAIT):
             return [await self.next() for _ in range(count)]
 
-    async def take_until(self, number: int) -> list[Heard]:
-        """The next events up to the one of a number."""
-        heard: list[Heard] = []
+    async def take_until(self, number: int, heard: list[Heard]) -> None:
+        """Add the next events to those heard, up to the one of a number."""
         async with asyncio.timeout(WAIT):
-            while not heard or heard[-1].number < number:
+            while heard[-1].number < number:
                 heard.append(await self.next())
-        return heard
 
     async def drop(self) -> None:
         """Lose the connection, with what is on its way; others are refused until `come_back`."""
