@@ -65,9 +65,11 @@ class EngineSocket(PollingSocket):
         return True
 
     async def expire(self) -> None:
-        """The client did not answer a ping."""
+        """The client did not answer a ping. Where it is gone, what was written to it would wait for ever."""
+        raw = self._raw
         await self.close(wait=False, reason=self.server.reason.PING_TIMEOUT)
-        self.queue.abort()
+        if raw is not None:
+            raw.abort()
         self.server.sockets.pop(self.sid, None)
 
     # --- WebSocket
