@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ _NEEDS = {
     "needs_chromium": (find_chromium, "Chromium"),
     "needs_curl": (find_curl, "curl"),
 }
+
+
+def pytest_configure() -> None:
+    """Programs that tests start must hear Ctrl-C, also where a shell ran the tests in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
