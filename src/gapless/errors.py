@@ -100,6 +100,10 @@ class Forbidden(GaplessError):
     http_status = 403
 
 
+class NotDecided(Forbidden):
+    """The application decides this, and must be asked first (`Gate.prepare`)."""
+
+
 class ConfigError(GaplessError):
     """The configuration is wrong; the message names the row and the hint the fix."""
 

@@ -1,5 +1,17 @@
 """Who comes in, and what they may hear and say: one gate for every door."""
 
-from gapless.auth.gate import Credentials, DevelopmentGate, Gate, Identity
+from gapless.auth.development import DevelopmentGate
+from gapless.auth.gate import Certificate, Credentials, Gate, Identity, Operation
+from gapless.auth.leases import Holder, Lease, Leases
 
-__all__ = ["Credentials", "DevelopmentGate", "Gate", "Identity"]
+__all__ = [
+    "Certificate",
+    "Credentials",
+    "DevelopmentGate",
+    "Gate",
+    "Holder",
+    "Identity",
+    "Lease",
+    "Leases",
+    "Operation",
+]

@@ -1,13 +1,30 @@
-"""The gate that every door asks, and the one for development."""
+"""The seam between the doors and who may do what: credentials in, identities out, checks on the way."""
 
 from __future__ import annotations
 
-import hmac
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-from gapless.errors import Forbidden, Unauthorized
+from gapless.auth.leases import Holder, Lease
+
+Operation = Literal["metrics", "admin"]
+"""What people and programs that run the gateway do at it, beside hearing and speaking."""
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """A client certificate that TLS has verified already.
+
+    Attributes:
+        common_name: of the subject; None where it has none.
+        names: subject alternative names, as `DNS:…`, `URI:…` or `email:…`.
+        fingerprint: SHA-256 of the certificate, in lower-case hexadecimal digits.
+    """
+
+    common_name: str | None = None
+    names: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,69 +33,110 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         token: Bearer header, Socket.IO `auth.token`, `token` query parameter, or MQTT password.
         username: MQTT user name, or a `userId` claim of the client; believed only in development.
+        certificate: the verified client certificate of the connection.
+        client_id: MQTT client id.
+        address: the client's network address, for limits and the audit log.
+        door: `rest`, `socketio`, `mqtt`, `sse`, `poll`, `link`, …, for the audit log.
     """
 
     token: str | None = None
     username: str | None = None
+    certificate: Certificate | None = None
+    client_id: str | None = None
+    address: str | None = None
+    door: str = ""
 
     def __repr__(self) -> str:
-        return f"Credentials(token={'***' if self.token else None}, username={self.username!r})"
+        token = "***" if self.token else None
+        return f"Credentials(door={self.door!r}, token={token}, username={self.username!r}, address={self.address!r})"
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom the gate let in; `user_id` None is an anonymous client."""
+    """Whom the gate let in.
+
+    Attributes:
+        user_id: None is an anonymous client, or a service that speaks for nobody.
+        roles: such as `ADMIN`, `MANAGER`, `SALES`.
+        claims: what the token said, for the rules of the topic map. Never logged.
+        service: a trusted back end (API key): it may say for whom it publishes.
+        expires: seconds since the Unix epoch at which its access ends; None for never.
+        issued: seconds since the Unix epoch at which its token was made.
+        token_id: the token's `jti`, or the API key's name: what a revocation names.
+    """
 
     user_id: str | None = None
+    roles: frozenset[str] = frozenset()
+    claims: Mapping[str, Any] = {}
+    service: bool = False
+    expires: float | None = None
+    issued: float | None = None
+    token_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Identity(user_id={self.user_id!r}, roles={sorted(self.roles)}, service={self.service})"
 
 
 class Gate(Protocol):
-    """Authentication and authorisation, asked by every door."""
+    """Authentication and authorisation, asked by every door.
+
+    The checks are calls without suspension, so that a door may check and act in one step of the
+    event loop. Where a rule leaves the decision to the application, the answer must be known by
+    then: `prepare` gets it, and a check without it raises `NotDecided`.
+    """
 
     async def authenticate(self, credentials: Credentials) -> Identity:
         """Let a client in.
 
         Raises:
-            Unauthorized: the credentials are absent or wrong.
+            Unauthorized: the credentials are absent, wrong, expired or revoked.
+        """
+
+    async def prepare(
+        self, identity: Identity, *, rooms: Iterable[str] = (), filters: Iterable[str] = (), topics: Iterable[str] = ()
+    ) -> None:
+        """Get the application's decisions for what is to be checked next, where a rule asks for them.
+
+        Returns at once where none does. An application that does not answer in time denies.
+
+        Args:
+            rooms, filters: what the identity wants to hear.
+            topics: what it wants to publish to.
         """
 
     def check_subscribe_room(self, identity: Identity, room: str) -> None:
-        """Raises `Forbidden` where the identity may not hear the room."""
+        """Whether the identity may hear the room, its history and who is present in it.
+
+        Raises:
+            Forbidden: it may not. The text is the same whether the room's things exist or not.
+            NotDecided: the application must be asked first.
+        """
 
     def check_subscribe_filter(self, identity: Identity, topic_filter: str) -> None:
-        """Raises `Forbidden` where the identity may not hear all that the filter covers."""
+        """Whether the identity may hear all that the filter (without `$share/…/`) covers.
+
+        Raises:
+            Forbidden: it may not.
+            NotDecided: the application must be asked first.
+        """
 
     def check_publish(self, identity: Identity, topic: str) -> None:
-        """Raises `Forbidden` where the identity may not publish to the topic."""
+        """Whether the identity may publish to the topic, as a last will too.
 
+        Raises:
+            Forbidden: it may not.
+            NotDecided: the application must be asked first.
+        """
 
-class DevelopmentGate:
-    """One shared token, or none; everybody who is in may do everything. For loopback only.
+    def check_operate(self, identity: Identity, operation: Operation) -> None:
+        """Whether the identity may read the metrics, or revoke tokens and see the admin pages.
 
-    Args:
-        token: what every client must show; None lets everybody in.
-    """
+        Raises:
+            Forbidden: it may not.
+        """
 
-    def __init__(self, token: str | None = None) -> None:
-        self._token = token
+    def hold(self, identity: Identity, holder: Holder) -> Lease:
+        """Tie a connection to the identity it was let in with.
 
-    async def authenticate(self, credentials: Credentials) -> Identity:
-        """See `Gate.authenticate`. The user name is believed."""
-        if self._token is not None and not hmac.compare_digest(
-            self._token.encode(), (credentials.token or "").encode("utf-8", "surrogateescape")
-        ):
-            raise Unauthorized(
-                "the token is missing or wrong",
-                hint="send the gateway's --token as Bearer header, Socket.IO auth.token or MQTT password",
-            )
-        return Identity(user_id=credentials.username)
-
-    def check_subscribe_room(self, identity: Identity, room: str) -> None:
-        """Everybody may hear everything."""
-
-    def check_subscribe_filter(self, identity: Identity, topic_filter: str) -> None:
-        """Everybody may hear everything."""
-
-    def check_publish(self, identity: Identity, topic: str) -> None:
-        """Everybody may publish, but not below `$`, which is the server's own (MQTT 5 §4.7.2)."""
-        if topic.startswith("$"):
-            raise Forbidden(f"topics that begin with '$' are the server's: {topic[:80]!r}", hint="use another topic")
+        The holder is told within a second when that access ends (expiry, revocation), and when
+        rights may have changed. Release the lease when the connection is gone.
+        """
