@@ -29,6 +29,7 @@ class NullWriter:
 
     last = b""
     held = 0
+    transport = None
 
     def write(self, data: bytes) -> None:
         self.last = data

@@ -21,10 +21,12 @@ from gapless.link import LinkOptions
 from gapless.transports.http import HttpOptions
 from gapless.transports.mqtt import EdgeOptions
 from gapless.transports.socketio import SocketIoOptions
+from gapless.transports.tls import TlsOptions
 
 PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 TABLES: dict[str, tuple[str, type[Any]]] = {
     "": ("The gateway", Settings),
+    "tls": ("TLS", TlsOptions),
     "limits": ("What may come in", Limits),
     "retention": ("How long the log keeps events", Retention),
     "socketio": ("Socket.IO", SocketIoOptions),

@@ -18,6 +18,7 @@ from gapless.link import LinkOptions
 from gapless.transports.http import HttpOptions
 from gapless.transports.mqtt import EdgeOptions
 from gapless.transports.socketio import SocketIoOptions
+from gapless.transports.tls import TlsOptions
 
 ENVIRONMENT_PREFIX = "GAPLESS_"
 
@@ -28,18 +29,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         host: address to listen on, for all doors.
         port: the HTTP port: Socket.IO, SSE, polling, REST, MQTT over WebSocket, pages. 0 takes a free one.
-        mqtt_port: the MQTT port; 0 takes a free one, None opens none.
+        mqtt_port: the MQTT port without TLS; 0 takes a free one, None opens none. With TLS on an address that
+            other machines reach it is opened only where it is set.
+        mqtts_port: the MQTT port with TLS, opened where there is a table `[tls]`; 0 takes a free one.
         data: folder of the log; made if absent. None keeps the log in memory (for trials only).
         topic_map: path of a TOML topic map; None takes the map of the reference domain.
         token: the development token that every client must show; None lets everybody in.
         recent_events, recent_bytes: how much of the log's end is kept in memory for returning clients,
             with the encodings that live clients got.
+        tls: certificates for the HTTP port and the MQTT port; None for none.
         link: the external broker; None for none.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     mqtt_port: int | None = 1883
+    mqtts_port: int | None = 8883
     data: Path | None = Path("gapless-data")
     topic_map: Path | None = None
     token: str | None = None
@@ -50,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     edge: EdgeOptions = EdgeOptions()
     http: HttpOptions = HttpOptions()
     socketio: SocketIoOptions = SocketIoOptions()
+    tls: TlsOptions | None = None
     link: LinkOptions | None = None
 
     @property
@@ -89,9 +95,14 @@ def load_settings(
         settings = msgspec.convert(document, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise ConfigError(f"wrong setting: {error}", hint="see docs/configuration.md for all settings") from error
-    for name, port in (("port", settings.port), ("mqtt_port", settings.mqtt_port)):
+    ports = {"port": settings.port, "mqtt_port": settings.mqtt_port, "mqtts_port": settings.mqtts_port}
+    for name, port in ports.items():
         if port is not None and not 0 <= port <= 65535:
             raise ConfigError(f"{name} is {port}", hint="use 0 (any free port) to 65535")
+    if settings.tls is not None:
+        settings.tls.check()
+        if "mqtt_port" not in document and not settings.on_loopback:
+            return msgspec.structs.replace(settings, mqtt_port=None)  # passwords would go over it in the clear
     return settings
 
 

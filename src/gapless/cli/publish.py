@@ -19,6 +19,7 @@ from gapless.cli.lines import line_batches
 from gapless.cli.output import Output
 from gapless.cli.running import OK, run
 from gapless.client import ConnectionLost, Outgoing, Published, RetryingPublisher, publisher_to
+from gapless.client.http import trust
 from gapless.errors import ConfigError, GaplessError, InvalidRequest
 from gapless.event import EventIds
 
@@ -76,6 +77,10 @@ def publish(
     event_id: Annotated[str | None, typer.Option("--id", help="Its id: publishing it again changes nothing.")] = None,
     user_id: Annotated[str | None, typer.Option(help="Who caused it.")] = None,
     token: Annotated[str | None, typer.Option(envvar="GAPLESS_TOKEN", help="The gateway's token.")] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Authority of the server's certificate, PEM. [default: the system]"),
+    ] = None,
     retry_for: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How long to try again while the gateway is away.")
     ] = 10.0,
@@ -91,6 +96,7 @@ def publish(
 
     async def command() -> int:
         _check(defaults, data=data, ndjson=ndjson, event_id=event_id, url=url, door=chosen)
+        tls = trust(ca)
         told = False
 
         def on_retry(error: ConnectionLost, delay: float) -> None:
@@ -100,7 +106,7 @@ def publish(
             told = True
 
         publisher = RetryingPublisher(
-            lambda: publisher_to(url, chosen.value, token=token), retry_for=retry_for, on_retry=on_retry
+            lambda: publisher_to(url, chosen.value, token=token, tls=tls), retry_for=retry_for, on_retry=on_retry
         )
         try:
             async with publisher:

@@ -32,9 +32,12 @@ EXAMPLES = """
 `gapless serve --broker mqtts://broker.example.com:8883 --broker-user crm --broker-ca ca.pem` — with your broker
 
 `gapless serve --topic-map map.toml --token secret --log-format json`
+
+`gapless serve --tls-cert fullchain.pem --tls-key privkey.pem` — HTTPS, and MQTTS on 8883; renewed files are taken
 """
 
 _BROKER = "The external broker"
+_TLS = "TLS"
 _SETTINGS = "Settings"
 _OUTPUT = "Output"
 
@@ -49,9 +52,23 @@ def serve(
     mqtt_port: Annotated[
         int | None, typer.Option(help="MQTT port; 0 takes a free one. [default: 1883]", rich_help_panel=_SETTINGS)
     ] = None,
+    mqtts_port: Annotated[
+        int | None,
+        typer.Option(help="MQTT port with TLS, given --tls-cert. [default: 8883]", rich_help_panel=_TLS),
+    ] = None,
     no_mqtt: Annotated[
         bool, typer.Option("--no-mqtt", help="Open no MQTT port; MQTT over WebSocket stays.", rich_help_panel=_SETTINGS)
     ] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate with its chain, PEM: HTTPS and MQTTS.", rich_help_panel=_TLS)
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="Its private key, PEM. [default: in --tls-cert]", rich_help_panel=_TLS)
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(help="Authorities of client certificates, which clients must then show.", rich_help_panel=_TLS),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the event log. [default: gapless-data]", rich_help_panel=_SETTINGS)
     ] = None,
@@ -108,10 +125,13 @@ def serve(
         for name, path in (("ca_file", broker_ca), ("cert_file", broker_cert), ("key_file", broker_key))
         if path
     }
+    tls = {"cert_file": tls_cert, "key_file": tls_key, "client_ca_file": tls_client_ca}
     flags = {
         "host": host,
         "port": port,
         "mqtt_port": mqtt_port,
+        "mqtts_port": mqtts_port,
+        "tls": {name: str(path) for name, path in tls.items() if path is not None} or None,
         "data": None if data is None else str(data),
         "topic_map": None if topic_map is None else str(topic_map),
         "token": token,
@@ -129,8 +149,8 @@ async def _serve(
     from gapless.config import load_settings
     from gapless.gateway import Gateway
 
-    if no_mqtt and flags["mqtt_port"] is not None:
-        raise ConfigError("--no-mqtt and --mqtt-port are both given", hint="leave one of them out")
+    if no_mqtt and (flags["mqtt_port"] is not None or flags["mqtts_port"] is not None):
+        raise ConfigError("--no-mqtt and an MQTT port are both given", hint="leave one of them out")
     if memory and flags["data"] is not None:
         raise ConfigError("--memory and --data are both given", hint="leave one of them out")
     if (
@@ -142,7 +162,7 @@ async def _serve(
         raise ConfigError("--broker-… is given without --broker", hint="name the broker: --broker mqtt://host:1883")
     settings = load_settings(config, flags=flags)
     if no_mqtt:
-        settings = msgspec.structs.replace(settings, mqtt_port=None)
+        settings = msgspec.structs.replace(settings, mqtt_port=None, mqtts_port=None)
     if memory:
         settings = msgspec.structs.replace(settings, data=None)
     check_exposure(settings, insecure=insecure)
@@ -165,8 +185,8 @@ def check_exposure(settings: Settings, *, insecure: bool) -> None:
     if not settings.on_loopback and not insecure:
         raise ConfigError(
             f"{settings.host} can be reached from other machines, and this version has no authentication beyond "
-            "a development token, and no TLS",
-            hint="leave --host out, or put a proxy with TLS and authentication before it and say --insecure",
+            "a development token",
+            hint="leave --host out, or put a proxy with authentication before it and say --insecure",
         )
 
 
@@ -176,7 +196,8 @@ def exposure(settings: Settings) -> str:
         who = "NO AUTHENTICATION: everybody who reaches it may read and publish everything"
     else:
         who = "ONLY A DEVELOPMENT TOKEN protects it: whoever has it may read and publish everything"
-    where = "it listens on loopback only" if settings.on_loopback else f"and it LISTENS ON {settings.host}, without TLS"
+    clear = "" if settings.tls is not None else ", without TLS"
+    where = "it listens on loopback only" if settings.on_loopback else f"and it LISTENS ON {settings.host}{clear}"
     return f"{who}; {where}."
 
 
@@ -190,6 +211,7 @@ def _announce(output: Output, gateway: Gateway) -> None:
             "ready": True,
             "http": gateway.http_url,
             "mqtt": gateway.mqtt_url,
+            "mqtts": gateway.mqtts_url,
             "epoch": gateway.epoch,
             "pid": os.getpid(),
         }
@@ -200,9 +222,10 @@ def _announce_to_people(output: Output, gateway: Gateway) -> None:
     settings = gateway.settings
     websocket = "ws" + gateway.http_url.removeprefix("http") + "/mqtt"
     data = "in memory: all is lost at the end" if settings.data is None else str(settings.data.absolute())
+    ports = " ".join(url for url in (gateway.mqtts_url, gateway.mqtt_url) if url is not None)
     rows = [
         ("HTTP", gateway.http_url, "Socket.IO, SSE, long polling, REST; a page to watch at /, the API at /docs"),
-        ("MQTT", gateway.mqtt_url or "no TCP port", f"3.1.1 and 5; over WebSocket at {websocket}"),
+        ("MQTT", ports or "no TCP port", f"3.1.1 and 5; over WebSocket at {websocket}"),
         ("log", data, f"epoch {gateway.epoch}, {gateway.hub.head:,} events so far"),
     ]
     if settings.link is not None:

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import aclosing
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from rich.markup import escape
 from gapless.cli.output import Output
 from gapless.cli.running import FAILED, OK, run
 from gapless.client import ClientEvent, Hole, Reconnecting, Subscribed, Subscription, Target, connection_to, follow
+from gapless.client.http import trust
 from gapless.errors import ConfigError, InvalidPosition, InvalidTopic
 from gapless.event import Position
 from gapless.mqtt.filters import validate_filter
@@ -64,15 +66,19 @@ def subscribe(
         typer.Option(metavar="SECONDS", min=0, help="End after so long; with --count: fail, if there were fewer."),
     ] = None,
     token: Annotated[str | None, typer.Option(envvar="GAPLESS_TOKEN", help="The gateway's token.")] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Authority of the server's certificate, PEM. [default: the system]"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One envelope a line.")] = False,
 ) -> None:
     """Print events as they arrive; reconnect for ever, and resume without a gap."""
     output = Output(json=json)
     filters = tuple(topic or ())
     chosen = transport or (Transport.mqtt if filters or not url.startswith("http") else Transport.socketio)
-    target = Target(url=url, rooms=_split(rooms), filters=filters, qos=qos, token=token)
 
     async def command() -> int:
+        target = Target(url=url, rooms=_split(rooms), filters=filters, qos=qos, token=token, tls=trust(ca))
         _check(target, chosen, after)
         printer = _Printer(output, count)
         try:

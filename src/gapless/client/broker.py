@@ -135,7 +135,7 @@ class _Life:
         self._taken: asyncio.Future[ReasonCode] | None = None
         self._due = 0.0
         self._now: Callable[[], float] = asyncio.get_running_loop().time
-        self.session = PahoSession(target.url, token=target.token, on_message=self._take, tls=tls)
+        self.session = PahoSession(target.url, token=target.token, on_message=self._take, tls=tls or target.tls)
         self.session.lost.add_done_callback(lambda _: self._news.set())
 
     async def open(self, *, retained: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Literal, get_args
 
 from gapless.client.model import Connection, Publisher, Target
@@ -33,18 +34,20 @@ def connection_to(target: Target, transport: TransportName) -> Connection:
             return PollConnection(target)
 
 
-def publisher_to(url: str, door: DoorName, *, token: str | None = None, qos: int = 1) -> Publisher:
-    """A publisher for one door; `qos` is for MQTT."""
+def publisher_to(
+    url: str, door: DoorName, *, token: str | None = None, qos: int = 1, tls: ssl.SSLContext | None = None
+) -> Publisher:
+    """A publisher for one door; `qos` is for MQTT, `tls` says how to verify the server."""
     match door:
         case "rest":
             from gapless.client.rest import RestPublisher
 
-            return RestPublisher(url, token)
+            return RestPublisher(url, token, tls=tls)
         case "socketio":
             from gapless.client.socketio import SocketIoPublisher
 
-            return SocketIoPublisher(url, token)
+            return SocketIoPublisher(url, token, tls=tls)
         case "mqtt":
             from gapless.client.mqtt import MqttPublisher
 
-            return MqttPublisher(url, token, qos=qos)
+            return MqttPublisher(url, token, qos=qos, tls=tls)

@@ -34,7 +34,7 @@ async def describe_gateway(target: Target) -> GatewayDescription:
         Refused: it says no, or is no gateway.
     """
     query = {"rooms": ",".join(target.rooms)} if target.rooms else {}
-    async with http_client(target.url, target.token) as client:
+    async with http_client(target.url, target.token, tls=target.tls) as client:
         answer = decode_answer(await client.get("/api/connect", params=query))
     try:
         return msgspec.convert(answer, GatewayDescription)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +14,7 @@ import httpx
 import msgspec
 
 from gapless.client.model import ConnectionLost, Refused
+from gapless.errors import ConfigError
 
 CONNECT_TIMEOUT = 10.0
 _decode = msgspec.json.Decoder().decode
@@ -28,11 +31,43 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def make_client(url: str, token: str | None, *, read_timeout: float) -> httpx.AsyncClient:
+def trust(
+    ca_file: Path | None, *, cert_file: Path | None = None, key_file: Path | None = None
+) -> ssl.SSLContext | None:
+    """How to verify a server, and what certificate to show it; None where nothing is given.
+
+    Args:
+        ca_file: authorities, PEM; None trusts the system's.
+
+    Raises:
+        ConfigError: a file cannot be used.
+    """
+    if ca_file is None and cert_file is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        if cert_file is not None:
+            context.load_cert_chain(cert_file, key_file)
+    except OSError as error:  # an SSLError is one, too
+        names = " or ".join(str(path) for path in (ca_file, cert_file, key_file) if path is not None)
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+        raise ConfigError(f"cannot use {names}: {reason}", hint="give PEM files that can be read") from error
+    return context
+
+
+def make_client(
+    url: str, token: str | None, *, read_timeout: float, tls: ssl.SSLContext | None = None
+) -> httpx.AsyncClient:
     """An httpx client for one gateway; a loopback gateway is never asked through a proxy."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     timeout = httpx.Timeout(CONNECT_TIMEOUT, read=read_timeout)
-    return httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=not is_loopback(url))
+    return httpx.AsyncClient(
+        base_url=url,
+        headers=headers,
+        timeout=timeout,
+        trust_env=not is_loopback(url),
+        verify=True if tls is None else tls,
+    )
 
 
 @contextmanager
@@ -48,11 +83,11 @@ def wire_errors(url: str) -> Iterator[None]:
 
 @asynccontextmanager
 async def http_client(
-    url: str, token: str | None, *, read_timeout: float = 30.0
+    url: str, token: str | None, *, read_timeout: float = 30.0, tls: ssl.SSLContext | None = None
 ) -> AsyncGenerator[httpx.AsyncClient, None]:
     """`make_client`, closed at the end, inside `wire_errors`."""
     with wire_errors(url):
-        async with make_client(url, token, read_timeout=read_timeout) as client:
+        async with make_client(url, token, read_timeout=read_timeout, tls=tls) as client:
             yield client
 
 

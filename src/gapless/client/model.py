@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ssl
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
@@ -38,6 +39,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         filters: MQTT topic filters to hear.
         qos: the quality of service to subscribe with, on MQTT; at 2 nothing is resumed (see `MqttConnection`).
         token: what the server asks for; None shows none.
+        tls: how to verify the server; None trusts the system's authorities.
     """
 
     url: str
@@ -45,6 +47,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     filters: tuple[str, ...] = ()
     qos: int = 1
     token: str | None = None
+    tls: ssl.SSLContext | None = None
 
     def __repr__(self) -> str:
         return f"Target(url={self.url!r}, rooms={self.rooms}, filters={self.filters})"

@@ -71,7 +71,7 @@ class MqttConnection:
             if len(arrived) >= _QUEUE_LIMIT:
                 session.pause()
 
-        session = PahoSession(url, token=self._target.token, on_message=take, tls=self._tls)
+        session = PahoSession(url, token=self._target.token, on_message=take, tls=self._tls or self._target.tls)
         session.lost.add_done_callback(lambda _: news.set())
         try:
             await session.connect()

@@ -25,7 +25,8 @@ class PollConnection:
         """See `Connection.listen`."""
         parameters = {"rooms": ",".join(self._target.rooms), "limit": str(_LIMIT)}
         position, wait = after, 0  # the first answer comes at once, and says where it begins
-        async with http_client(self._target.url, self._target.token, read_timeout=_WAIT + 15.0) as client:
+        target = self._target
+        async with http_client(target.url, target.token, read_timeout=_WAIT + 15.0, tls=target.tls) as client:
             while True:
                 query = parameters | ({"wait": str(wait)} if wait else {})
                 if position is not None:

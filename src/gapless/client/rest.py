@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from typing import Self
 
@@ -17,9 +18,9 @@ _encode = msgspec.json.Encoder().encode
 class RestPublisher:
     """`POST /api/events`: one request per call of `publish`, all of its events or none."""
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self._url = url
-        self._client = make_client(url, token, read_timeout=60.0)
+        self._client = make_client(url, token, read_timeout=60.0, tls=tls)
 
     async def __aenter__(self) -> Self:
         return self

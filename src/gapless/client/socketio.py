@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -33,7 +34,9 @@ _OVERFLOW = "events came faster than they were read"
 
 
 @asynccontextmanager
-async def _session(url: str, token: str | None, lost: asyncio.Future[str]) -> AsyncGenerator[Any, None]:
+async def _session(
+    url: str, token: str | None, lost: asyncio.Future[str], tls: ssl.SSLContext | None
+) -> AsyncGenerator[Any, None]:
     """A connected stock client over WebSocket; `lost` gets the reason when it ends by itself."""
 
     def end(reason: object) -> None:
@@ -41,7 +44,8 @@ async def _session(url: str, token: str | None, lost: asyncio.Future[str]) -> As
             lost.set_result(str(reason))
 
     refusals: list[object] = []
-    async with aiohttp.ClientSession(trust_env=not is_loopback(url)) as http:
+    connector = aiohttp.TCPConnector(ssl=True if tls is None else tls)
+    async with aiohttp.ClientSession(connector=connector, trust_env=not is_loopback(url)) as http:
         # The client would take over Ctrl-C and reconnect by itself, at the wrong position.
         client = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
         client.on("disconnect", end)
@@ -121,7 +125,7 @@ class SocketIoConnection:
                 arrived.put_nowait(signal)
 
         lost.add_done_callback(lambda _: arrived.put_nowait(None))
-        async with _session(self._target.url, self._target.token, lost) as client:
+        async with _session(self._target.url, self._target.token, lost, self._target.tls) as client:
             client.on("*", take)
             request: dict[str, Any] = {"rooms": list(self._target.rooms)}
             if after is not None:
@@ -158,16 +162,17 @@ def _signal_of(event: str, arguments: tuple[Any, ...]) -> Hole | ClientEvent | N
 class SocketIoPublisher:
     """The event `publish`, up to 64 unacknowledged at a time, in order."""
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self._url = url
         self._token = token
+        self._tls = tls
         self._lost: asyncio.Future[str] | None = None
         self._entered: Any = None
         self._client: Any = None
 
     async def __aenter__(self) -> Self:
         self._lost = asyncio.get_running_loop().create_future()
-        self._entered = _session(self._url, self._token, self._lost)
+        self._entered = _session(self._url, self._token, self._lost, self._tls)
         self._client = await self._entered.__aenter__()
         return self
 

@@ -31,7 +31,7 @@ class SseConnection:
         if after is not None:
             headers["Last-Event-ID"] = after
         async with (
-            http_client(self._target.url, self._target.token, read_timeout=_SILENCE) as client,
+            http_client(self._target.url, self._target.token, read_timeout=_SILENCE, tls=self._target.tls) as client,
             client.stream("GET", "/api/stream", params=parameters, headers=headers) as response,
         ):
             if not response.is_success:

@@ -13,11 +13,10 @@ import signal
 import socket
 import sys
 import time as _time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
@@ -26,7 +25,8 @@ from gapless.config import Settings
 from gapless.envelope import read_envelope
 from gapless.event import Origin
 from gapless.eventlog import EventLog, MemoryLog, SqliteLog
-from gapless.gateway.samples import link_samples, mqtt_samples, socketio_samples
+from gapless.gateway.http_server import HttpServer
+from gapless.gateway.samples import link_samples, mqtt_samples, socketio_samples, tls_samples
 from gapless.hub import Hub
 from gapless.ingress import Accepted, Ingress, Publication
 from gapless.link import BrokerLink
@@ -34,9 +34,8 @@ from gapless.topicmap import TopicMap, crm_map, load_map
 from gapless.transports.http import HttpDoors, Offers, Sample
 from gapless.transports.listener import bind
 from gapless.transports.mqtt import MqttEdge
-from gapless.transports.raw_http import LendingHttp
-from gapless.transports.raw_websocket import LendingWebSocket
 from gapless.transports.socketio import SocketIoDoor
+from gapless.transports.tls import ServerTls
 
 logger = logging.getLogger("gapless.gateway")
 
@@ -68,6 +67,7 @@ class Gateway:
         log: EventLog | None = None,
     ) -> None:
         self.settings = settings = settings or Settings()
+        self.tls = ServerTls(settings.tls) if settings.tls is not None else None
         self.topic_map = topic_map or (load_map(settings.topic_map) if settings.topic_map else crm_map())
         self.log: EventLog = log or _make_log(settings)
         self.hub = Hub(self.log, recent_events=settings.recent_events, recent_bytes=settings.recent_bytes)
@@ -86,9 +86,10 @@ class Gateway:
             samples=self._samples,
         )
         self.app = self._make_app()
-        self._server: _Server | None = None
+        self._server: HttpServer | None = None
         self._running: asyncio.Task[None] | None = None
         self._mqtt_port: int | None = None
+        self._mqtts_port: int | None = None
         self._http_port = 0
 
     def _make_app(self) -> Starlette:
@@ -124,12 +125,13 @@ class Gateway:
                 undo.push_async_callback(part.stop)
             listener = bind(self.settings.host, self.settings.port, "port")
             self._http_port = listener.getsockname()[1]
-            if self.settings.mqtt_port is not None:
-                server = await self.mqtt.listen(self.settings.host, self.settings.mqtt_port)
-                self._mqtt_port = server.port
+            await self._listen_for_mqtt()
             await self._serve_http(listener)
             trimming = asyncio.create_task(self._trim_regularly(), name="trim")
             undo.push_async_callback(_cancel, trimming)
+            if self.tls is not None:
+                watching = asyncio.create_task(self.tls.watch(), name="tls-files")
+                undo.push_async_callback(_cancel, watching)
             self._undo = undo.pop_all()
 
     async def stop(self) -> None:
@@ -164,21 +166,20 @@ class Gateway:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
 
+    async def _listen_for_mqtt(self) -> None:
+        settings = self.settings
+        if settings.mqtt_port is not None:
+            self._mqtt_port = (await self.mqtt.listen(settings.host, settings.mqtt_port)).port
+        if self.tls is not None and settings.mqtts_port is not None:
+            server = await self.mqtt.listen(settings.host, settings.mqtts_port, self.tls.context("mqtt"))
+            self._mqtts_port = server.port
+
     async def _serve_http(self, listener: socket.socket) -> None:
-        config = uvicorn.Config(
+        self._server = server = HttpServer(
             self.app,
-            ws=LendingWebSocket,
-            ws_per_message_deflate=False,  # a context per connection costs more than it saves on small events
-            ws_max_size=max(self.settings.socketio.max_message_bytes, 1 << 20),
-            ws_ping_interval=None,  # Engine.IO and MQTT have pings of their own
-            http=LendingHttp,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=5,
-            server_header=False,
+            largest_message=max(self.settings.socketio.max_message_bytes, 1 << 20),
+            tls=None if self.tls is None else self.tls.context("http/1.1"),
         )
-        self._server = server = _Server(config)
         self._running = asyncio.create_task(server.serve(sockets=[listener]), name="http")
         await server.listening.wait()
 
@@ -215,13 +216,18 @@ class Gateway:
 
     @property
     def http_url(self) -> str:
-        """Where the HTTP port is, such as `http://127.0.0.1:8080`."""
-        return f"http://{self._host}:{self._http_port}"
+        """Where the HTTP port is, such as `http://127.0.0.1:8080`; `https` with TLS."""
+        return f"{'http' if self.tls is None else 'https'}://{self._host}:{self._http_port}"
 
     @property
     def mqtt_url(self) -> str | None:
         """Where the MQTT port is, such as `mqtt://127.0.0.1:1883`; None without one."""
         return None if self._mqtt_port is None else f"mqtt://{self._host}:{self._mqtt_port}"
+
+    @property
+    def mqtts_url(self) -> str | None:
+        """Where the MQTT port with TLS is, such as `mqtts://127.0.0.1:8883`; None without one."""
+        return None if self._mqtts_port is None else f"mqtts://{self._host}:{self._mqtts_port}"
 
     @property
     def _host(self) -> str:
@@ -259,37 +265,29 @@ class Gateway:
 
     def status(self) -> dict[str, str]:
         """State of each part besides the log: `ok`, or what is wrong with it."""
-        if self.link is None:
-            return {}
-        state = self.link.state
-        return {"link": "ok" if state.status == "connected" else f"{state.status}: {state.error or 'no failure yet'}"}
+        found = {}
+        if self.tls is not None:
+            found["tls"] = self.tls.status
+        if self.link is not None:
+            state = self.link.state
+            problem = f"{state.status}: {state.error or 'no failure yet'}"
+            found["link"] = "ok" if state.status == "connected" else problem
+        return found
 
     def _offers(self) -> Offers:
-        return Offers(socketio_path=self.settings.socketio.path.rstrip("/") + "/", mqtt_port=self._mqtt_port)
+        return Offers(
+            socketio_path=self.settings.socketio.path.rstrip("/") + "/",
+            mqtt_port=self._mqtt_port,
+            mqtts_port=self._mqtts_port,
+        )
 
     def _samples(self) -> Iterable[Sample]:
         yield from socketio_samples(self.socketio.counts())
         yield from mqtt_samples(self.mqtt)
+        if self.tls is not None:
+            yield from tls_samples(self.tls)
         if self.link is not None:
             yield from link_samples(self.link)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, without signal handlers of its own, saying when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are the gateway's."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
-        await super().startup(sockets)
-        self.listening.set()
 
 
 def _make_log(settings: Settings) -> EventLog:

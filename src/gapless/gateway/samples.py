@@ -9,6 +9,7 @@ import msgspec
 from gapless.link import BrokerLink
 from gapless.transports.http import Sample
 from gapless.transports.mqtt import MqttEdge
+from gapless.transports.tls import ServerTls
 
 
 def socketio_samples(counts: Mapping[str, int]) -> Iterator[Sample]:
@@ -96,3 +97,11 @@ def link_samples(link: BrokerLink) -> Iterator[Sample]:
     )
     for name, value in msgspec.structs.asdict(link.stats).items():
         yield Sample("gapless_link_events", "counter", "What the link counts; see LinkStats.", value, {"kind": name})
+
+
+def tls_samples(tls: ServerTls) -> Iterator[Sample]:
+    """The figures of the certificates."""
+    yield Sample("gapless_tls_certificate_expires", "gauge", "When it ends, in Unix seconds.", tls.expires)
+    yield Sample("gapless_tls_reloads", "counter", "Times that changed TLS files were taken.", tls.reloads)
+    bad = "1 while the TLS files as they are now cannot be used, and older ones are."
+    yield Sample("gapless_tls_files_unusable", "gauge", bad, int(tls.problem is not None))

@@ -15,6 +15,7 @@ import msgspec
 from gapless.testing.child import Child
 from gapless.testing.ports import free_port
 from gapless.testing.processes import Server
+from gapless.testing.tls import Certificates
 
 _HOST = "127.0.0.1"
 
@@ -30,6 +31,7 @@ class _Ready(msgspec.Struct, frozen=True):
     epoch: str
     pid: int
     mqtt: str | None = None
+    mqtts: str | None = None
 
 
 def _read_ready(line: str) -> _Ready | None:
@@ -56,6 +58,7 @@ class Gateway(Server):
         *options: str,
         data: Path,
         mqtt: bool = True,
+        tls: Certificates | None = None,
         command: Sequence[str] = SERVE_COMMAND,
         env: Mapping[str, str] | None = None,
     ) -> None:
@@ -67,6 +70,8 @@ class Gateway(Server):
         self._env = dict(env or {})
         self._http_port = 0
         self._mqtt_port = 0
+        self._mqtts_port = 0
+        self._tls = tls
         self._ready: _Ready | None = None
 
     @property
@@ -76,8 +81,8 @@ class Gateway(Server):
 
     @property
     def ws(self) -> str:
-        """Base URL of the WebSocket doors, `ws://127.0.0.1:PORT`."""
-        return f"ws://{urlsplit(self.http).netloc}"
+        """Base URL of the WebSocket doors, `ws://127.0.0.1:PORT`, or `wss`."""
+        return "ws" + self.http.removeprefix("http")
 
     @property
     def mqtt(self) -> str:
@@ -89,6 +94,18 @@ class Gateway(Server):
         url = self._was_ready().mqtt
         if url is None:
             raise RuntimeError("this gateway was started without its MQTT port")
+        return url
+
+    @property
+    def mqtts(self) -> str:
+        """URL of the MQTT edge on TLS, `mqtts://127.0.0.1:PORT`.
+
+        Raises:
+            RuntimeError: the gateway was started without certificates, or without its MQTT port.
+        """
+        url = self._was_ready().mqtts
+        if url is None:
+            raise RuntimeError("this gateway was started without MQTT over TLS")
         return url
 
     @property
@@ -119,6 +136,8 @@ class Gateway(Server):
     def _choose_ports(self) -> None:
         self._http_port = free_port(_HOST)
         self._mqtt_port = free_port(_HOST)
+        if self._tls is not None:
+            self._mqtts_port = free_port(_HOST)
 
     def _command(self) -> Sequence[str]:
         mqtt = ("--mqtt-port", str(self._mqtt_port)) if self._with_mqtt else ("--no-mqtt",)
@@ -127,8 +146,16 @@ class Gateway(Server):
             "--json",
             *("--host", _HOST, "--port", str(self._http_port), *mqtt),
             *("--data", str(self.data)),
+            *self._tls_options(),
             *self._options,
         )
+
+    def _tls_options(self) -> Sequence[str]:
+        if self._tls is None:
+            return ()
+        pair = self._tls.server
+        port = ("--mqtts-port", str(self._mqtts_port)) if self._with_mqtt else ()
+        return ("--tls-cert", str(pair.certificate), "--tls-key", str(pair.key), *port)
 
     def _environment(self) -> Mapping[str, str]:
         return self._env
@@ -148,6 +175,7 @@ async def run_gateway(
     *options: str,
     data: Path | None = None,
     mqtt: bool = True,
+    tls: Certificates | None = None,
     command: Sequence[str] = SERVE_COMMAND,
     env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Gateway]:
@@ -165,6 +193,7 @@ async def run_gateway(
         options: more options of `gapless serve`.
         data: the data folder; default: a new one that is removed at the end.
         mqtt: whether the MQTT edge listens on TCP too.
+        tls: certificates with which it serves HTTPS, and MQTT over TLS beside the plain port.
         command: what to run instead of `python -m gapless serve`; it gets the same options and has to
             print the same ready line.
         env: variables added to this process's own.
@@ -173,9 +202,9 @@ async def run_gateway(
         ProcessFailed: it ended before it was ready, or at the end did not exit cleanly; with its output.
     """
     if data is not None:
-        async with Gateway(*options, data=data, mqtt=mqtt, command=command, env=env) as gateway:
+        async with Gateway(*options, data=data, mqtt=mqtt, tls=tls, command=command, env=env) as gateway:
             yield gateway
         return
     with tempfile.TemporaryDirectory(prefix="gapless-") as folder:
-        async with Gateway(*options, data=Path(folder), mqtt=mqtt, command=command, env=env) as gateway:
+        async with Gateway(*options, data=Path(folder), mqtt=mqtt, tls=tls, command=command, env=env) as gateway:
             yield gateway

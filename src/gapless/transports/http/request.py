@@ -19,11 +19,13 @@ from gapless.event import Position
 from gapless.topicmap import TopicMap
 from gapless.transports.raw_http import LendingHttp
 from gapless.transports.raw_websocket import SCOPE_KEY
+from gapless.transports.tls import peer_certificate
 
 START = "start"
 """The value of `after` that means: from the oldest event kept."""
 
 JSON = b"application/json"
+_DOORS = {"/api/stream": "sse", "/api/connect": "connect", "/metrics": "metrics"}
 _PIECE = 64 << 10
 """Bytes of a long answer written at once: what a client that does not read holds here, beside its socket's buffer."""
 _PLAIN_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
@@ -149,13 +151,27 @@ class Request:
             raise Unauthorized("the Authorization header is not a Bearer token", hint="Authorization: Bearer <token>")
         return token.strip()
 
+    @property
+    def address(self) -> str | None:
+        """Where the client is: its network address, without the port."""
+        client = self.scope.get("client")
+        return client[0] if client else None
+
     async def identify(self, gate: Gate, *, token_in_query: bool = False) -> Identity:
         """Whom the gate lets in.
 
         Raises:
             Unauthorized: the token is absent or wrong.
         """
-        return await gate.authenticate(Credentials(token=self.token(query=token_in_query)))
+        raw = self.raw
+        return await gate.authenticate(
+            Credentials(
+                token=self.token(query=token_in_query),
+                certificate=None if raw is None else peer_certificate(raw.transport),
+                address=self.address,
+                door=_DOORS.get(self.scope["path"], "poll" if self.method == "GET" else "rest"),
+            )
+        )
 
     def rooms(self, topic_map: TopicMap, gate: Gate, identity: Identity, *, maximum: int) -> frozenset[str]:
         """The rooms of the query (`rooms=a,b`, also repeated), each known and allowed.

@@ -44,6 +44,7 @@ from gapless.transports.mqtt.reader import Reader
 from gapless.transports.mqtt.sessions import FOREVER
 from gapless.transports.mqtt.subscribing import subscribe, unsubscribe, wants_bare
 from gapless.transports.mqtt.wills import keep_will
+from gapless.transports.tls import peer_certificate
 
 if TYPE_CHECKING:
     from gapless.transports.mqtt.edge import MqttEdge
@@ -71,7 +72,8 @@ class Connection:
     """The state machine of one network connection. See `Writer` for who calls what.
 
     Args:
-        peer: address for the log.
+        peer: address and port for the log.
+        address: where the client is: its network address.
     """
 
     __slots__ = (
@@ -86,6 +88,7 @@ class Connection:
         "_open",
         "_timer",
         "_whole",
+        "address",
         "bare",
         "client_id",
         "edge",
@@ -102,9 +105,10 @@ class Connection:
     reader: Reader
     inbound: Inbound
 
-    def __init__(self, edge: MqttEdge, writer: Writer, *, peer: str) -> None:
+    def __init__(self, edge: MqttEdge, writer: Writer, *, peer: str, address: str | None = None) -> None:
         self.edge = edge
         self.peer = peer
+        self.address = address
         self.output = Output(writer, edge.flusher, limit=edge.options.high_water)
         self.version = ProtocolVersion.V311
         self.client_id = ""
@@ -247,7 +251,7 @@ class Connection:
         self.explain = properties.request_problem_information is not False
         try:
             client_id = self._check(connect, properties)
-            self.identity = await edge.gate.authenticate(_credentials(connect))
+            self.identity = await edge.gate.authenticate(self._credentials(connect))
             self._check_will(connect)
             answer = self._connack_properties(connect, properties, client_id)
             async with edge.sessions.claim(client_id):
@@ -274,6 +278,17 @@ class Connection:
             self._broken(error)
             return
         self._go_on_after_connect()
+
+    def _credentials(self, connect: Connect) -> Credentials:
+        password = connect.password
+        return Credentials(
+            token=None if password is None else password.decode("utf-8", "surrogateescape"),
+            username=connect.username,
+            certificate=peer_certificate(self.output.writer.transport),
+            client_id=connect.client_id,
+            address=self.address,
+            door="mqtt",
+        )
 
     def _check(self, connect: Connect, properties: Properties) -> str:
         edge = self.edge
@@ -494,12 +509,6 @@ class Connection:
             self.edge.sessions.defer(self.reader)
         else:
             self.edge.sessions.detach(self.reader, will=will)
-
-
-def _credentials(connect: Connect) -> Credentials:
-    password = connect.password
-    token = None if password is None else password.decode("utf-8", "surrogateescape")
-    return Credentials(token=token, username=connect.username)
 
 
 def effective_expiry(asked: int, longest: int) -> int:

@@ -25,6 +25,10 @@ class Writer(Protocol):
         """As `write`, with nothing in between: RuntimeError where the connection is gone."""
 
     @property
+    def transport(self) -> asyncio.BaseTransport | None:
+        """The socket's, for what TLS knows of the client; None where there is none to be had."""
+
+    @property
     def held(self) -> int:
         """Bytes accepted that the socket has not taken yet."""
 

@@ -42,7 +42,11 @@ class TcpProtocol(asyncio.Protocol):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = transport.get_extra_info("peername")
-        self._connection = Connection(self._edge, self, peer=f"{peer[0]}:{peer[1]}" if peer else "tcp")
+        self._connection = (
+            Connection(self._edge, self, peer=f"{peer[0]}:{peer[1]}", address=peer[0])
+            if peer
+            else Connection(self._edge, self, peer="tcp")
+        )
         self._edge.sockets.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -69,6 +73,11 @@ class TcpProtocol(asyncio.Protocol):
         self._connection.connection_lost()
 
     # Writer
+
+    @property
+    def transport(self) -> asyncio.BaseTransport | None:
+        """See `Writer`."""
+        return self._transport
 
     @property
     def held(self) -> int:
@@ -131,7 +140,10 @@ async def listen(edge: MqttEdge, host: str, port: int, *, ssl: _ssl.SSLContext |
     Raises:
         ConfigError: the port is in use, or may not be used.
     """
-    listener = bind(host, port, "mqtt-port")
+    listener = bind(host, port, "mqtt-port" if ssl is None else "mqtts-port")
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: TcpProtocol(edge), sock=listener, ssl=ssl, backlog=4096)
+    timeout = None if ssl is None else edge.options.connect_timeout
+    server = await loop.create_server(
+        lambda: TcpProtocol(edge), sock=listener, ssl=ssl, ssl_handshake_timeout=timeout, backlog=4096
+    )
     return Server(server, host)

@@ -46,7 +46,9 @@ class _LentSocket:
 
     __slots__ = ("_closing", "_connection", "_edge", "_framer", "_linger", "_raw")
 
-    def __init__(self, edge: MqttEdge, raw: LendingWebSocket, framer: _Framer, *, peer: str) -> None:
+    def __init__(
+        self, edge: MqttEdge, raw: LendingWebSocket, framer: _Framer, *, peer: str, address: str | None
+    ) -> None:
         self._edge = edge
         self._raw = raw
         self._framer = framer
@@ -54,7 +56,7 @@ class _LentSocket:
         self._linger: asyncio.TimerHandle | None = None
         if not raw.transport.is_closing():
             raw.transport.set_write_buffer_limits(edge.options.high_water)
-        self._connection = Connection(edge, self, peer=peer)
+        self._connection = Connection(edge, self, peer=peer, address=address)
         edge.sockets.add(self)
 
     # From the WebSocket
@@ -85,6 +87,11 @@ class _LentSocket:
         self._connection.connection_lost()
 
     # Writer
+
+    @property
+    def transport(self) -> asyncio.BaseTransport | None:
+        """See `Writer`."""
+        return self._raw.transport
 
     @property
     def held(self) -> int:
@@ -124,6 +131,8 @@ class _LentSocket:
 
 class _AsgiWriter:
     """Writes through ASGI, from a buffer that makes the reader pause before it grows."""
+
+    transport = None
 
     def __init__(self, send: Send, *, high_water: int) -> None:
         self.connection: Connection | None = None
@@ -211,14 +220,15 @@ def make_websocket_app(edge: MqttEdge) -> Callable[[Scope, Receive, Send], Await
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         raw = scope.get("extensions", {}).get(SCOPE_KEY)
         client = scope.get("client")
+        address = client[0] if client else None
         peer = f"ws {client[0]}:{client[1]}" if client else "ws"
         if raw is not None:
-            raw.take_over(_LentSocket(edge, raw, framer, peer=peer))
+            raw.take_over(_LentSocket(edge, raw, framer, peer=peer, address=address))
             return
         writer = _AsgiWriter(send, high_water=edge.options.high_water)
         sending = asyncio.create_task(writer.run(), name="mqtt-websocket-send")
         try:
-            await _serve(edge, writer, peer, receive, send)
+            await _serve(Connection(edge, writer, peer=peer, address=address), writer, receive, send)
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
@@ -226,9 +236,10 @@ def make_websocket_app(edge: MqttEdge) -> Callable[[Scope, Receive, Send], Await
     return app
 
 
-async def _serve(edge: MqttEdge, writer: _AsgiWriter, peer: str, receive: Receive, send: Send) -> None:
-    connection = writer.connection = Connection(edge, writer, peer=peer)
-    edge.sockets.add(writer)
+async def _serve(connection: Connection, writer: _AsgiWriter, receive: Receive, send: Send) -> None:
+    writer.connection = connection
+    sockets = connection.edge.sockets
+    sockets.add(writer)
     receiving = asyncio.create_task(_receive(connection, writer, receive), name="mqtt-websocket-receive")
     closing = asyncio.create_task(writer.closing.wait(), name="mqtt-websocket-closing")
     try:
@@ -245,7 +256,7 @@ async def _serve(edge: MqttEdge, writer: _AsgiWriter, peer: str, receive: Receiv
         for task in (receiving, closing):
             task.cancel()
         await asyncio.gather(receiving, closing, return_exceptions=True)
-        edge.sockets.discard(writer)
+        sockets.discard(writer)
         connection.connection_lost()
 
 

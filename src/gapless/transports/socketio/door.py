@@ -31,7 +31,7 @@ from gapless.topicmap import Alias
 from gapless.topicmap.row import as_text, fill
 from gapless.transports.socketio.client import Client, Stats, encode_event
 from gapless.transports.socketio.fanout import RoomFanout
-from gapless.transports.socketio.server import Server
+from gapless.transports.socketio.server import CERTIFICATE, Server
 from gapless.transports.socketio.sessions import SessionStore, StoredSession, new_pid, subscriptions_of
 
 logger = logging.getLogger("gapless.socketio")
@@ -457,7 +457,11 @@ def _credentials(auth: object, environ: Mapping[str, Any]) -> Credentials:
     if token is None and header.lower().startswith("bearer "):
         token = header[7:]
     return Credentials(
-        token=token if isinstance(token, str) else None, username=user if isinstance(user, str) else None
+        token=token if isinstance(token, str) else None,
+        username=user if isinstance(user, str) else None,
+        certificate=environ.get(CERTIFICATE),
+        address=environ.get("REMOTE_ADDR"),
+        door="socketio",
     )
 
 

@@ -16,13 +16,18 @@ from typing import Any, Protocol
 from socketio import packet as sio
 
 from gapless.errors import GaplessError
+from gapless.transports.raw_websocket import SCOPE_KEY
 from gapless.transports.socketio.engine import Engine
 from gapless.transports.socketio.protocol import ProtocolManager, ProtocolServer
+from gapless.transports.tls import peer_certificate
 
 logger = logging.getLogger("gapless.socketio")
 
-KEPT_ENVIRON = ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_ORIGIN", "QUERY_STRING", "REMOTE_ADDR")
+KEPT_ENVIRON = ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_ORIGIN", "QUERY_STRING")
 """What of the request that opened a connection is kept, in WSGI's names."""
+
+CERTIFICATE = "gapless.certificate"
+"""The verified client certificate of the connection, beside them."""
 
 
 class Lifecycle(Protocol):
@@ -103,6 +108,12 @@ class Server(ProtocolServer):
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
         # What authentication may want to see; the rest, the whole request with it, would stay in memory.
         kept = {name: environ[name] for name in KEPT_ENVIRON if name in environ}
+        scope = environ["asgi.scope"]
+        if scope.get("client"):
+            kept["REMOTE_ADDR"] = scope["client"][0]
+        raw = scope.get("extensions", {}).get(SCOPE_KEY)
+        if raw is not None and (certificate := peer_certificate(raw.transport)) is not None:
+            kept[CERTIFICATE] = certificate
         await super()._handle_eio_connect(eio_sid, kept)
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
