@@ -53,7 +53,8 @@ class Publication(msgspec.Struct, kw_only=True, gc=False):
         topic: the topic; where None, the envelope's topic, or the map's for its type.
         qos: 0 to 2; None takes the map's.
         retain: whether to keep it as the topic's last value; None takes the map's.
-        user_id: the authenticated user; None takes the envelope's claim.
+        user_id: who caused it: the authenticated user, or whom a trusted publisher names. What the
+            envelope says of it is not looked at here.
         expires: milliseconds since the Unix epoch.
         mqtt: what an MQTT client published, for MQTT subscribers.
         allow: asked with the topic before anything is accepted; raises `Forbidden` to refuse.
@@ -172,7 +173,7 @@ class Ingress:
         """
         envelope = publication.envelope
         self._check_size(publication)
-        topic = self._topic(publication)
+        topic = self.topic_of(publication)
         route = self.topic_map.admit(topic)
         if publication.allow is not None:
             publication.allow(topic)
@@ -192,7 +193,7 @@ class Ingress:
             binary=envelope.binary,
             time=envelope.time if envelope.time is not None else int(self.clock() * 1000),
             origin=publication.origin,
-            user_id=publication.user_id or envelope.user_id,
+            user_id=publication.user_id,
             captures=route.captures,
             qos=qos,
             retain=retain,
@@ -214,7 +215,12 @@ class Ingress:
                 limit=limit,
             )
 
-    def _topic(self, publication: Publication) -> str:
+    def topic_of(self, publication: Publication) -> str:
+        """Where a publication goes.
+
+        Raises:
+            InvalidRequest: it names neither topic nor type, an unknown type, or a topic over a limit.
+        """
         envelope = publication.envelope
         topic = publication.topic if publication.topic is not None else envelope.topic
         if topic is None:

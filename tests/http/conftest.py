@@ -66,7 +66,10 @@ class Site:
         document = {"type": kind, "data": {"leadId": "1"}, **fields}
         if "topic" in document:
             del document["type"]
-        return await self.ingress.submit(Publication(envelope=read_envelope(document), origin=Origin("test")))
+        publication = Publication(
+            envelope=read_envelope(document), origin=Origin("test"), user_id=document.get("userId")
+        )
+        return await self.ingress.submit(publication)
 
 
 @asynccontextmanager

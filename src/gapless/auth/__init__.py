@@ -3,6 +3,7 @@
 from gapless.auth.development import DevelopmentGate
 from gapless.auth.gate import Certificate, Credentials, Gate, Identity, Operation
 from gapless.auth.leases import Holder, Lease, Leases
+from gapless.auth.review import Verdict, review
 
 __all__ = [
     "Certificate",
@@ -14,4 +15,6 @@ __all__ = [
     "Lease",
     "Leases",
     "Operation",
+    "Verdict",
+    "review",
 ]

@@ -22,7 +22,7 @@ class DevelopmentGate:
         self._leases = Leases()
 
     async def authenticate(self, credentials: Credentials) -> Identity:
-        """See `Gate.authenticate`. The user name is believed."""
+        """See `Gate.authenticate`. The user name is believed; without one, what the events say of their user."""
         if self._token is not None and not hmac.compare_digest(
             self._token.encode(), (credentials.token or "").encode("utf-8", "surrogateescape")
         ):
@@ -30,7 +30,7 @@ class DevelopmentGate:
                 "the token is missing or wrong",
                 hint="send the gateway's --token as Bearer header, Socket.IO auth.token or MQTT password",
             )
-        return Identity(user_id=credentials.username)
+        return Identity(user_id=credentials.username, service=credentials.username is None)
 
     async def prepare(
         self, identity: Identity, *, rooms: Iterable[str] = (), filters: Iterable[str] = (), topics: Iterable[str] = ()

@@ -72,6 +72,10 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     issued: float | None = None
     token_id: str | None = None
 
+    def speaker(self, named: str | None) -> str | None:
+        """The user of an event that it publishes: itself, whomever the event names; a service's word is taken."""
+        return (named or self.user_id) if self.service else self.user_id
+
     def __repr__(self) -> str:
         return f"Identity(user_id={self.user_id!r}, roles={sorted(self.roles)}, service={self.service})"
 

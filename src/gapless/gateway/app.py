@@ -261,7 +261,7 @@ class Gateway:
             envelope.data, envelope.binary = data, True
         else:
             envelope = read_envelope(document)
-        return await self.ingress.submit(Publication(envelope=envelope, origin=_PYTHON))
+        return await self.ingress.submit(Publication(envelope=envelope, origin=_PYTHON, user_id=user_id))
 
     def status(self) -> dict[str, str]:
         """State of each part besides the log: `ok`, or what is wrong with it."""

@@ -65,6 +65,7 @@ class Reader:
             qos=packet.qos,
             # 3.1.1 clears the flag on its way to a subscriber, so there the map has to say
             retain=packet.retain if v5 else (packet.retain or None),
+            user_id=envelope.user_id,
             expires=None if expiry is None else int(self._clock() * 1000) + expiry * 1000,
             mqtt=_message(packet.payload, envelope, properties, tagged=bool(tags)),
         )

@@ -84,9 +84,9 @@ class ConnectDoor:
 
     async def connect(self, request: Request) -> None:
         """Handle `GET /api/connect`."""
-        identity = await request.identify(self._gate)
+        identity = await request.identify(self._gate, door="connect")
         options = self._options
-        rooms = sorted(request.rooms(self._topic_map, self._gate, identity, maximum=options.max_rooms))
+        rooms = sorted(await request.rooms(self._topic_map, self._gate, identity, maximum=options.max_rooms))
         answer = ConnectAnswer(
             epoch=self._hub.epoch,
             position=self._hub.position(),

@@ -60,6 +60,7 @@ class HttpDoors:
         self.health = Health(log=log, status=status)
         self._connect = ConnectDoor(hub=hub, gate=gate, topic_map=topic_map, options=options, offers=offers)
         self._metrics = MetricsDoor(
+            gate=gate,
             ingress=ingress,
             hub=hub,
             log=log,

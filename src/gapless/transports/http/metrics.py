@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from gapless.auth import Gate
 from gapless.eventlog import EventLog
 from gapless.hub import Hub
 from gapless.ingress import Ingress
@@ -59,6 +60,7 @@ class MetricsDoor:
     def __init__(
         self,
         *,
+        gate: Gate,
         ingress: Ingress,
         hub: Hub,
         log: EventLog,
@@ -67,6 +69,7 @@ class MetricsDoor:
         answers: Counter[int],
         samples: Callable[[], Iterable[Sample]],
     ) -> None:
+        self._gate = gate
         self._ingress = ingress
         self._hub = hub
         self._log = log
@@ -82,6 +85,7 @@ class MetricsDoor:
 
     async def metrics(self, request: Request) -> None:
         """Handle `GET /metrics`, in the text format or in OpenMetrics, as asked."""
+        await request.require(self._gate, "metrics")
         encoder, content_type = choose_encoder(request.header(b"accept") or "")
         await request.answer(200, encoder(self._registry), content_type=content_type.encode())
 

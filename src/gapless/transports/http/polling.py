@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 
+from gapless.auth import Identity
 from gapless.delivery import Cursor
 from gapless.envelope import envelope_json
-from gapless.errors import Overloaded
+from gapless.errors import Overloaded, Unauthorized
 from gapless.event import Record
 from gapless.eventlog import Selector
 from gapless.transports.http.readers import EventDoor
@@ -52,13 +53,30 @@ class Batch:
 
 
 class Waiter:
-    """A poll that has everything and waits for the next event."""
+    """A poll that has everything and waits for the next event. It is its own `Holder`.
 
-    __slots__ = ("_woken", "batch")
+    Attributes:
+        ended: why its access ended meanwhile.
+        changed: whether rights may have changed meanwhile.
+    """
+
+    __slots__ = ("_woken", "batch", "changed", "ended")
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
+        self.ended: Unauthorized | None = None
+        self.changed = False
         self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def access_ended(self, error: Unauthorized) -> None:
+        """See `Holder`: the poll is answered 401."""
+        self.ended = error
+        self.wake()
+
+    def access_changed(self) -> None:
+        """See `Holder`: the poll is answered by what holds now."""
+        self.changed = True
+        self.wake()
 
     def wake(self) -> None:
         """Let it answer with what it has."""
@@ -97,14 +115,14 @@ class PollDoor(EventDoor[Waiter]):
     async def poll(self, request: Request) -> None:
         """Handle `GET /api/events`."""
         options = self._options
-        rooms = await self._rooms(request)
+        identity, rooms = await self._admit(request, door="poll")
         limit = request.integer("limit", default=options.poll_limit, maximum=options.poll_max_limit)
         wait = request.seconds("wait", maximum=options.poll_max_wait)
         cursor = self._cursor(request, request.value("after"))
         batch = Batch(limit=limit, max_bytes=options.poll_bytes)
         await self._catch_up(cursor, Selector(rooms=rooms), batch, limit)
         if wait and cursor.live and cursor.complete and not batch.events and not self._stopping:
-            await self._wait(request, rooms, batch, wait)
+            await self._wait(request, identity, rooms, batch, wait)
         # Nothing suspends between here and the encoding: a live cursor has all up to this head.
         position = cursor.position
         if cursor.live:
@@ -124,17 +142,28 @@ class PollDoor(EventDoor[Waiter]):
                 if not self._expired(record) and not batch.add(record):
                     break
 
-    async def _wait(self, request: Request, rooms: frozenset[str], batch: Batch, seconds: float) -> None:
+    async def _wait(
+        self, request: Request, identity: Identity, rooms: frozenset[str], batch: Batch, seconds: float
+    ) -> None:
         if self.waiting >= self._options.max_polls:
             raise Overloaded("too many polls are waiting", hint="poll again after a moment", limit=self.waiting)
         waiter = Waiter(batch)
         self._readers.add(waiter, rooms)
+        lease = self._gate.hold(identity, waiter)
         watch = request.watch(waiter.wake)
         try:
             await waiter.wait(seconds)
+            if waiter.changed:
+                await self._gate.prepare(identity, rooms=rooms)
         finally:
             watch.cancel()
+            lease.release()
             self._readers.remove(waiter, rooms)
+        if waiter.ended is not None:
+            raise waiter.ended
+        if waiter.changed:
+            for room in sorted(rooms):
+                self._gate.check_subscribe_room(identity, room)
 
 
 def _with_commas(events: list[bytes]) -> list[bytes]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Set
 from typing import Generic, TypeVar
 
-from gapless.auth import Gate
+from gapless.auth import Gate, Identity
 from gapless.delivery import Cursor
 from gapless.errors import InvalidRequest
 from gapless.event import Record
@@ -88,18 +88,20 @@ class EventDoor(Generic[R]):
         self._stopping = False
         self.delivered = 0
 
-    async def _rooms(self, request: Request, *, token_in_query: bool = False) -> frozenset[str]:
-        """The rooms that a request asks for.
+    async def _admit(
+        self, request: Request, *, door: str, token_in_query: bool = False
+    ) -> tuple[Identity, frozenset[str]]:
+        """Who asks, and the rooms that the request asks for.
 
         Raises:
             Unauthorized, Forbidden, UnknownRoom: the gate, or the map, says no.
             InvalidRequest: there are none, or too many.
         """
-        identity = await request.identify(self._gate, token_in_query=token_in_query)
-        rooms = request.rooms(self._topic_map, self._gate, identity, maximum=self._options.max_rooms)
+        identity = await request.identify(self._gate, door=door, token_in_query=token_in_query)
+        rooms = await request.rooms(self._topic_map, self._gate, identity, maximum=self._options.max_rooms)
         if not rooms:
             raise InvalidRequest("the query names no rooms", hint="such as ?rooms=lead:123,org:global")
-        return rooms
+        return identity, rooms
 
     def _cursor(self, request: Request, after: str | None) -> Cursor:
         """A cursor for a client's `after`; not `complete` where events it should have had are gone.

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from gapless.auth import Credentials, Gate, Identity
+from gapless.auth import Credentials, Gate, Identity, Operation
 from gapless.errors import InvalidPosition, InvalidRequest, PayloadTooLarge, Unauthorized
 from gapless.event import Position
 from gapless.topicmap import TopicMap
@@ -25,7 +25,6 @@ START = "start"
 """The value of `after` that means: from the oldest event kept."""
 
 JSON = b"application/json"
-_DOORS = {"/api/stream": "sse", "/api/connect": "connect", "/metrics": "metrics"}
 _PIECE = 64 << 10
 """Bytes of a long answer written at once: what a client that does not read holds here, beside its socket's buffer."""
 _PLAIN_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
@@ -157,7 +156,7 @@ class Request:
         client = self.scope.get("client")
         return client[0] if client else None
 
-    async def identify(self, gate: Gate, *, token_in_query: bool = False) -> Identity:
+    async def identify(self, gate: Gate, *, door: str, token_in_query: bool = False) -> Identity:
         """Whom the gate lets in.
 
         Raises:
@@ -169,11 +168,21 @@ class Request:
                 token=self.token(query=token_in_query),
                 certificate=None if raw is None else peer_certificate(raw.transport),
                 address=self.address,
-                door=_DOORS.get(self.scope["path"], "poll" if self.method == "GET" else "rest"),
+                door=door,
             )
         )
 
-    def rooms(self, topic_map: TopicMap, gate: Gate, identity: Identity, *, maximum: int) -> frozenset[str]:
+    async def require(self, gate: Gate, operation: Operation) -> Identity:
+        """Whom the gate lets do what only those who run the gateway do.
+
+        Raises:
+            Unauthorized, Forbidden: the gate says no.
+        """
+        identity = await self.identify(gate, door=operation)
+        gate.check_operate(identity, operation)
+        return identity
+
+    async def rooms(self, topic_map: TopicMap, gate: Gate, identity: Identity, *, maximum: int) -> frozenset[str]:
         """The rooms of the query (`rooms=a,b`, also repeated), each known and allowed.
 
         Raises:
@@ -188,6 +197,8 @@ class Request:
             )
         for room in sorted(rooms):
             topic_map.check_room(room)
+        await gate.prepare(identity, rooms=rooms)
+        for room in sorted(rooms):
             gate.check_subscribe_room(identity, room)
         return rooms
 

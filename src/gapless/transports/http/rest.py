@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import msgspec
 
 from gapless.auth import Gate, Identity
 from gapless.envelope import read_envelope
-from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, Overloaded, PayloadTooLarge
+from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, NotDecided, Overloaded, PayloadTooLarge
 from gapless.event import Origin
 from gapless.ingress import Accepted, Ingress, Publication
 from gapless.transports.http.endpoint import encode
@@ -43,7 +44,7 @@ class RestDoor:
     async def publish(self, request: Request) -> None:
         """Handle `POST /api/events`."""
         ndjson = _media_type(request) in _NDJSON
-        identity = await request.identify(self._gate)
+        identity = await request.identify(self._gate, door="rest")
         body = await self._read(request)
         try:
             if ndjson:
@@ -75,7 +76,26 @@ class RestDoor:
             self._held += held - room
 
     async def _accept_one(self, document: Any, identity: Identity) -> Accepted:
-        return await self._ingress.submit(self._publication(document, identity))
+        publication = self._publication(document, identity)
+        try:
+            return await self._ingress.submit(publication)
+        except NotDecided:
+            await self._ask([publication], identity)
+            return await self._ingress.submit(publication)
+
+    async def _submit_many(self, publications: Sequence[Publication], identity: Identity) -> list[Accepted]:
+        try:
+            return await self._ingress.submit_many(publications)
+        except NotDecided:  # nothing was accepted
+            await self._ask(publications, identity)
+            return await self._ingress.submit_many(publications)
+
+    async def _ask(self, publications: Sequence[Publication], identity: Identity) -> None:
+        topics = set()
+        for publication in publications:
+            with contextlib.suppress(InvalidRequest):  # found again, and told, by the ingress
+                topics.add(self._ingress.topic_of(publication))
+        await self._gate.prepare(identity, topics=topics)
 
     async def _accept_many(self, documents: Sequence[Any], identity: Identity) -> list[Accepted]:
         self._check_count(len(documents))
@@ -87,7 +107,7 @@ class RestDoor:
                 error.details["index"] = index
                 _refuse_at(error, f"event {index}")
         try:
-            return await self._ingress.submit_many(publications)
+            return await self._submit_many(publications, identity)
         except GaplessError as error:
             if "index" in error.details:
                 _refuse_at(error, f"event {error.details['index']}")
@@ -104,7 +124,7 @@ class RestDoor:
                 error.details["line"] = number
                 _refuse_at(error, f"line {number}")
         try:
-            return await self._ingress.submit_many(publications)
+            return await self._submit_many(publications, identity)
         except GaplessError as error:
             index = error.details.pop("index", None)
             if index is not None:
@@ -125,12 +145,13 @@ class RestDoor:
     def _publication(self, document: Any, identity: Identity) -> Publication:
         if not isinstance(document, dict):
             raise InvalidPayload("an event is a JSON object", hint='such as {"type": "lead:created", "data": {…}}')
+        envelope = read_envelope(document)
         return Publication(
-            envelope=read_envelope(document),
+            envelope=envelope,
             origin=_ORIGIN,
             qos=_qos(document.get("qos")),
             retain=_retain(document.get("retain")),
-            user_id=identity.user_id,
+            user_id=identity.speaker(envelope.user_id),
             expires=_expires(document.get("expires_in"), self._ingress.clock),
             allow=lambda topic: self._gate.check_publish(identity, topic),
         )

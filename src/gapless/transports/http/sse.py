@@ -12,9 +12,12 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
+from gapless.auth import Identity, Lease, review
 from gapless.delivery import Cursor
 from gapless.envelope import envelope_json
-from gapless.errors import Overloaded
+from gapless.errors import Overloaded, Unauthorized
 from gapless.event import Record
 from gapless.eventlog import Selector
 from gapless.transports.http.readers import EventDoor
@@ -61,6 +64,11 @@ def sse_chunk(record: Record, *, named: bool) -> bytes:
     return form
 
 
+def access_event(name: str, **fields: object) -> bytes:
+    """`gapless.unauthorized` or `gapless.revoked`: dispatched under its name. It is no place to resume from."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(fields))
+
+
 def control_event(name: str, position: str, *, complete: bool = True) -> bytes:
     """`gapless.position` or `gapless.incomplete`: dispatched under its name, not to `onmessage`."""
     tail = "" if complete else ',"complete":false'
@@ -68,7 +76,7 @@ def control_event(name: str, position: str, *, complete: bool = True) -> bytes:
 
 
 class Stream:
-    """One client's stream.
+    """One client's stream. It is its own `Holder`.
 
     Args:
         raw: the connection, where it is lent: while the stream's task waits and nothing is
@@ -81,6 +89,9 @@ class Stream:
         page_size: events of history to read next.
         idle: nothing was written since the last heartbeat.
         closing: ends once what is pending is written.
+        rooms: what it hears.
+        cut: it was ended at once, without what was pending.
+        undecided: what it hears is being looked at again; until then it gets nothing.
         write: writes a chunk straight to the socket; None while that must not be done.
         task: the request's task, to end it where its socket is full.
         writing: bytes of a write that waits for the socket.
@@ -91,23 +102,34 @@ class Stream:
         "_max_events",
         "_pending",
         "_pending_bytes",
-        "_raw",
         "_woken",
         "closing",
         "cursor",
+        "cut",
+        "door",
         "idle",
+        "lease",
         "named",
         "page_size",
+        "raw",
+        "rooms",
         "task",
         "told",
+        "undecided",
         "write",
         "writing",
     )
+
+    lease: Lease
+    rooms: frozenset[str]
+    door: SseDoor
 
     def __init__(
         self, cursor: Cursor, *, named: bool, max_bytes: int, max_events: int, raw: LendingHttp | None = None
     ) -> None:
         self.cursor = cursor
+        self.cut = False
+        self.undecided = False
         self.told = cursor.position
         self.named = named
         self.writing = 0
@@ -120,7 +142,7 @@ class Stream:
         self._max_bytes = max_bytes
         self._max_events = max_events
         self._woken: asyncio.Future[None] | None = None
-        self._raw = raw
+        self.raw = raw
         self.write: Callable[[bytes], None] | None = None
 
     def offer(self, record: Record) -> bool:
@@ -178,6 +200,33 @@ class Stream:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
+    def access_ended(self, error: Unauthorized) -> None:
+        """See `Holder`: told by an event of its own, unless the client does not read what came before."""
+        if self.held or (self.raw is not None and self.raw.flow.write_paused):
+            self.abort()
+            return
+        self.say(access_event("gapless.unauthorized", code=error.code, message=error.message, **error.details))
+        self.close()
+
+    def access_changed(self) -> None:
+        """See `Holder`."""
+        self.door.review(self)
+
+    def say(self, text: bytes) -> None:
+        """Write something of the gateway's own."""
+        self._append(text)
+        self.wake()
+
+    def abort(self) -> None:
+        """End it at once: what waits for its socket is not written. The client comes back, and resumes."""
+        self.cut = True
+        self.take()
+        self.close()
+        if self.raw is not None:
+            self.raw.transport.abort()
+        elif self.task is not None and self.writing:
+            self.task.cancel()
+
     def close(self) -> None:
         """End it."""
         self.closing = True
@@ -188,8 +237,8 @@ class Stream:
         if self._pending or self.closing or not self.cursor.live:
             return
         self._woken = asyncio.get_running_loop().create_future()
-        if self._raw is not None and not self._raw.flow.write_paused:
-            self.write = self._raw.transport.write
+        if self.raw is not None and not self.raw.flow.write_paused:
+            self.write = self.raw.transport.write
         await self._woken
 
     def writer_paused(self) -> None:
@@ -286,7 +335,7 @@ class SseDoor(EventDoor[Stream]):
     async def stream(self, request: Request) -> None:
         """Handle `GET /api/stream`."""
         options = self._options
-        rooms = await self._rooms(request, token_in_query=True)
+        identity, rooms = await self._admit(request, door="sse", token_in_query=True)
         named = request.flag("named")
         # An EventSource that reconnects sends both: the URL it was made with, and what it has.
         cursor = self._cursor(request, request.header(b"last-event-id") or request.value("after"))
@@ -294,7 +343,9 @@ class SseDoor(EventDoor[Stream]):
             raise Overloaded("too many streams are open", hint="connect again after a moment")
         raw = request.raw
         stream = Stream(cursor, named=named, max_bytes=options.stream_bytes, max_events=options.stream_events, raw=raw)
+        stream.rooms, stream.door = rooms, self
         self._readers.add(stream, rooms)
+        stream.lease = self._gate.hold(identity, stream)
         self._all_ended.clear()
         watch = None
         if raw is not None:
@@ -302,21 +353,52 @@ class SseDoor(EventDoor[Stream]):
         else:
             watch = request.watch(stream.close)
         try:
-            await self._run(request, stream, Selector(rooms=rooms))
+            await self._run(request, stream)
         except asyncio.CancelledError:
-            if not self._stopping:
+            if not (stream.cut or self._stopping):
                 raise
-            # `stop` cut a stream whose socket is full; the server closes the connection.
+            # A stream whose socket is full was cut; the server closes the connection.
         finally:
+            stream.lease.release()
             if raw is not None:
                 raw.borrower = None
             if watch is not None:
                 watch.cancel()
-            self._readers.remove(stream, rooms)
+            self._readers.remove(stream, stream.rooms)
             if not self._readers:
                 self._all_ended.set()
 
-    async def _run(self, request: Request, stream: Stream, selector: Selector) -> None:
+    def review(self, stream: Stream) -> None:
+        """Drop the rooms that the stream may no longer hear, at once; what must be asked, is asked by its task."""
+        denied, undecided = review(self._gate.check_subscribe_room, stream.lease.identity, sorted(stream.rooms))
+        if undecided:
+            stream.undecided = True
+            stream.cursor.fall_behind(self._hub.head)
+            stream.wake()
+        self._drop(stream, denied)
+
+    def _drop(self, stream: Stream, denied: list[str]) -> None:
+        if not denied or stream.closing:
+            return
+        if stream.held or (stream.raw is not None and stream.raw.flow.write_paused):
+            stream.abort()  # it may hold events of these rooms
+            return
+        self._readers.remove(stream, stream.rooms)
+        stream.rooms -= frozenset(denied)
+        self._readers.add(stream, stream.rooms)
+        stream.say(access_event("gapless.revoked", rooms=denied))
+        if not stream.rooms:
+            stream.close()
+
+    async def _ask(self, stream: Stream) -> None:
+        """Get the decisions that a review lacked. Meanwhile the stream is behind, and is not fed."""
+        identity: Identity = stream.lease.identity
+        await self._gate.prepare(identity, rooms=stream.rooms)
+        stream.undecided = False
+        denied, undecided = review(self._gate.check_subscribe_room, identity, sorted(stream.rooms))
+        self._drop(stream, denied + undecided)
+
+    async def _run(self, request: Request, stream: Stream) -> None:
         cursor = stream.cursor
         start = self._hub.position(cursor.position)
         head = [f": gapless\nretry: {int(self._options.stream_retry * 1000)}\n\n".encode()]
@@ -331,11 +413,14 @@ class SseDoor(EventDoor[Stream]):
             stream.idle = False
             if text := stream.take():
                 await self._write(request, stream, text)
+            elif stream.undecided:
+                await self._ask(stream)
             elif not cursor.live:
-                await self._catch_up(request, stream, selector)
+                await self._catch_up(request, stream)
             else:
                 await stream.wait()
-        await request.write(stream.take(), more=False)
+        if not stream.cut:
+            await request.write(stream.take(), more=False)
 
     @staticmethod
     async def _write(request: Request, stream: Stream, text: bytes) -> None:
@@ -343,12 +428,15 @@ class SseDoor(EventDoor[Stream]):
         await request.write(text)
         stream.writing = 0
 
-    async def _catch_up(self, request: Request, stream: Stream, selector: Selector) -> None:
+    async def _catch_up(self, request: Request, stream: Stream) -> None:
         """Write one piece of history, and turn live where it was the last one."""
         cursor = stream.cursor
         if cursor.join(self._hub.head):
             return
-        page = await self._hub.page(selector, cursor.position, limit=stream.page_size)
+        rooms = stream.rooms
+        page = await self._hub.page(Selector(rooms=rooms), cursor.position, limit=stream.page_size)
+        if rooms is not stream.rooms or stream.undecided:
+            return  # it hears other rooms by now
         parts: list[bytes] = []
         if not page.complete:  # retention was faster than the reader
             parts.append(self._incomplete(cursor))

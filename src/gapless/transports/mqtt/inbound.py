@@ -220,7 +220,7 @@ class Inbound:
             topic=topic,
             qos=packet.qos,
             retain=packet.retain,
-            user_id=self._identity.user_id,
+            user_id=self._identity.speaker(envelope.user_id),
             expires=expires,
             mqtt=mqtt,
         )

@@ -96,7 +96,7 @@ class Wills:
             topic=will.topic,
             qos=will.qos,
             retain=will.retain,
-            user_id=will.user_id,
+            user_id=will.user_id if will.user_id is not None else envelope.user_id,
             expires=expires,
             mqtt=MqttMessage(
                 payload=None if will.payload == envelope.data else will.payload,

@@ -378,12 +378,13 @@ class SocketIoDoor:
         await self._save(client)
 
     async def _on_publish(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
+        envelope = _envelope(document)
         publication = Publication(
-            envelope=_envelope(document),
+            envelope=envelope,
             origin=Origin("socketio", client.sid),
             qos=_qos(document.get("qos")),
             retain=_retain(document.get("retain")),
-            user_id=client.identity.user_id,
+            user_id=client.identity.speaker(envelope.user_id),
             allow=lambda topic: self._gate.check_publish(client.identity, topic),
         )
         accepted = await self._ingress.submit(publication)
