@@ -24,6 +24,7 @@ from gapless.eventlog.contract import (
     Trimmed,
 )
 from gapless.eventlog.encoding import check_state, encode_event
+from gapless.eventlog.sqlite.checkpoint import Checkpoints
 from gapless.eventlog.sqlite.database import Database
 from gapless.eventlog.sqlite.handoff import Handoff
 from gapless.eventlog.sqlite.jobs import (
@@ -150,6 +151,7 @@ class SqliteLog:
         self._writer = Writer(
             database.connection,
             database.tip,
+            checkpoints=Checkpoints(self._path),
             trimmed=database.trimmed,
             epoch=database.epoch,
             retention=self._retention,

@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 
 from gapless.errors import GaplessError, LogCorrupt, LogUnavailable
 from gapless.eventlog.contract import Retention, Trimmed
+from gapless.eventlog.sqlite.checkpoint import Checkpoints
 from gapless.eventlog.sqlite.jobs import AppendJob, Job, Outcome, StopJob, TrimJob, WriteJob
 from gapless.eventlog.sqlite.transaction import Tip, Transaction
 from gapless.eventlog.sqlite.trim import trim_chunk
@@ -45,6 +46,7 @@ class Writer:
     Args:
         connection: the write connection; the writer closes it.
         tip: the log's end as it is on disk.
+        checkpoints: told of each commit.
         trimmed: offset through which retention has deleted.
         before_close: called in the writer's thread when all is committed.
     """
@@ -54,6 +56,7 @@ class Writer:
         connection: sqlite3.Connection,
         tip: Tip,
         *,
+        checkpoints: Checkpoints,
         trimmed: int,
         epoch: str,
         retention: Retention,
@@ -63,6 +66,7 @@ class Writer:
     ) -> None:
         self._connection = connection
         self._tip = tip
+        self._checkpoints = checkpoints
         self._trimmed = trimmed
         self._epoch = epoch
         self._retention = retention
@@ -79,6 +83,7 @@ class Writer:
 
     def start(self) -> None:
         """Begin to work on jobs."""
+        self._checkpoints.start()
         self._thread.start()
 
     def put(self, job: Job) -> None:
@@ -172,6 +177,15 @@ class Writer:
             self._tip = transaction.tip
             transaction.outcome.wrote = transaction.writes
             self._post(transaction.outcome)
+            if transaction.writes:
+                self._copy(transaction.outcome.size)
+
+    def _copy(self, size: int) -> None:
+        try:
+            self._checkpoints.committed(self._connection, size)
+        except sqlite3.Error as error:  # what was committed is durable, and answered
+            logger.error("the write-ahead log could not be copied: %s", error)
+            self._roll_back(error)
 
     def _trim(self, job: TrimJob) -> Outcome:
         try:
@@ -242,12 +256,14 @@ class Writer:
         )
 
     def _stop(self, job: StopJob) -> None:
+        self._checkpoints.close()
         self._before_close()
         self._connection.close()
         self._post(Outcome(answers=[(job.future, None)], fault="the log is closed"))
 
     def _abandon(self) -> None:
         try:
+            self._checkpoints.close()
             self._before_close()
             self._connection.close()
         except (sqlite3.Error, OSError):
