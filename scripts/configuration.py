@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from gapless.auth import AskOptions, AuthOptions, KeyOptions
 from gapless.config import Settings
 from gapless.eventlog import Retention
 from gapless.ingress import Limits
@@ -27,6 +28,9 @@ PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 TABLES: dict[str, tuple[str, type[Any]]] = {
     "": ("The gateway", Settings),
     "tls": ("TLS", TlsOptions),
+    "auth": ("Who is let in", AuthOptions),
+    "auth.keys": ("A key of the application (a list: `[[auth.keys]]`)", KeyOptions),
+    "auth.ask": ("The application's answers to the rule `ask`", AskOptions),
     "limits": ("What may come in", Limits),
     "retention": ("How long the log keeps events", Retention),
     "socketio": ("Socket.IO", SocketIoOptions),
@@ -94,7 +98,7 @@ def render() -> str:
         texts = descriptions(options)
         parts.append(f"## {title}{f' · `[{table}]`' if table else ''}\n\n| key | default | meaning |\n|---|---|---|")
         for field in msgspec.structs.fields(options):
-            if not table and field.name in TABLES:
+            if f"{table}.{field.name}".lstrip(".") in TABLES:
                 continue
             text = texts[field.name].replace("|", "\\|")
             parts.append(f"| `{field.name}` | {default_of(field)} | {text[:1].upper()}{text[1:]} |")

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gapless.auth import AuthOptions
 from gapless.errors import ConfigError
 from gapless.eventlog import Retention
 from gapless.ingress import Limits
@@ -34,10 +35,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         mqtts_port: the MQTT port with TLS, opened where there is a table `[tls]`; 0 takes a free one.
         data: folder of the log; made if absent. None keeps the log in memory (for trials only).
         topic_map: path of a TOML topic map; None takes the map of the reference domain.
-        token: the development token that every client must show; None lets everybody in.
+        token: the development token that every client must show; None lets everybody in. With `[auth]` it
+            is not looked at.
+        insecure: listen beyond this machine although there is no `[auth]`.
         recent_events, recent_bytes: how much of the log's end is kept in memory for returning clients,
             with the encodings that live clients got.
         tls: certificates for the HTTP port and the MQTT port; None for none.
+        auth: keys and tokens; None for a gateway on loopback, where everybody may do everything.
         link: the external broker; None for none.
     """
 
@@ -48,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data: Path | None = Path("gapless-data")
     topic_map: Path | None = None
     token: str | None = None
+    insecure: bool = False
     recent_events: int = 100_000
     recent_bytes: int = 256 << 20
     limits: Limits = Limits()
@@ -56,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     http: HttpOptions = HttpOptions()
     socketio: SocketIoOptions = SocketIoOptions()
     tls: TlsOptions | None = None
+    auth: AuthOptions | None = None
     link: LinkOptions | None = None
 
     @property
@@ -72,6 +78,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         token = "None" if self.token is None else "'***'"
         ports = f"port={self.port}, mqtt_port={self.mqtt_port}"
         return f"Settings(host={self.host!r}, {ports}, data={self.data}, token={token})"
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuse to be reached from other machines without keys, unless that was asked for by name.
+
+    Raises:
+        ConfigError: the host is not a loopback address, there is no `[auth]`, and `insecure` is not set.
+    """
+    if settings.auth is None and not settings.on_loopback and not settings.insecure:
+        raise ConfigError(
+            f"{settings.host} can be reached from other machines, and the gateway has no keys to know its clients by",
+            hint="set GAPLESS_AUTH__SECRET to what `gapless token --new-secret` prints (or see [auth] in "
+            "docs/configuration.md); or say --insecure, if everybody who reaches it may read and publish everything",
+        )
 
 
 def load_settings(

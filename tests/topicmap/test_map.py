@@ -16,10 +16,10 @@ ROUTES = [
     ("crm/activities/9/created", "activity:created", {}, ("activity:9", "org:global")),
     ("crm/activities/9/created", "activity:created", ["no", "object"], ("activity:9", "org:global")),
     ("crm/users/7/presence", "user:presence", {}, ("user:7", "org:global")),
-    ("crm/notifications/5", "notification", {}, ("org:global",)),
+    ("crm/notifications/5", "notification", {}, ("org:global", "org:announcements")),
     ("crm/users/7/notifications/5", "notification", {}, ("user:7",)),
     ("crm/notes/3/collaboration", "note:collaboration", {}, ("note:3",)),
-    ("crm/system/backend/status", "system:status", {}, ("org:global",)),
+    ("crm/system/backend/status", "system:status", {}, ("org:global", "org:announcements")),
     ("sensors/1/temperature", "message", {}, ("topic:sensors/1/temperature",)),
     ("crm/leads//created", "message", {}, ("topic:crm/leads//created",)),
 ]
@@ -65,7 +65,7 @@ def test_what_is_not_a_topic_is_refused(topic: str) -> None:
 
 
 def test_a_closed_map_refuses_topics_outside_it() -> None:
-    closed = TopicMap(CRM.rows, unmapped=False)
+    closed = TopicMap(CRM.rows, rooms=CRM.room_rules, unmapped=False)
     assert closed.admit("crm/leads/1/created").row is not None
     with pytest.raises(UnknownTopic):
         closed.admit("sensors/1")

@@ -1,20 +1,31 @@
 """Who comes in, and what they may hear and say: one gate for every door."""
 
 from gapless.auth.development import DevelopmentGate
-from gapless.auth.gate import Certificate, Credentials, Gate, Identity, Operation
+from gapless.auth.gate import Certificate, Credentials, Gate, Identity, Operation, Source
 from gapless.auth.leases import Holder, Lease, Leases
+from gapless.auth.options import AskOptions, AuthOptions, KeyOptions
+from gapless.auth.policy import Grant, Policy, Question
+from gapless.auth.policy_gate import PolicyGate
 from gapless.auth.review import Verdict, review
 
 __all__ = [
+    "AskOptions",
+    "AuthOptions",
     "Certificate",
     "Credentials",
     "DevelopmentGate",
     "Gate",
+    "Grant",
     "Holder",
     "Identity",
+    "KeyOptions",
     "Lease",
     "Leases",
     "Operation",
+    "Policy",
+    "PolicyGate",
+    "Question",
+    "Source",
     "Verdict",
     "review",
 ]

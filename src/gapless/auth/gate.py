@@ -20,11 +20,13 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
         common_name: of the subject; None where it has none.
         names: subject alternative names, as `DNS:…`, `URI:…` or `email:…`.
         fingerprint: SHA-256 of the certificate, in lower-case hexadecimal digits.
+        not_after: seconds since the Unix epoch at which it ends; None where the door does not know.
     """
 
     common_name: str | None = None
     names: tuple[str, ...] = ()
     fingerprint: str = ""
+    not_after: float | None = None
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +39,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
         client_id: MQTT client id.
         address: the client's network address, for limits and the audit log.
         door: `rest`, `socketio`, `mqtt`, `sse`, `poll`, `link`, …, for the audit log.
+        connection: the connection's id in the logs, where it has one.
     """
 
     token: str | None = None
@@ -45,10 +48,19 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     client_id: str | None = None
     address: str | None = None
     door: str = ""
+    connection: str | None = None
 
     def __repr__(self) -> str:
         token = "***" if self.token else None
         return f"Credentials(door={self.door!r}, token={token}, username={self.username!r}, address={self.address!r})"
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an identity came in, for counting and the audit log; see `Credentials`."""
+
+    door: str = ""
+    address: str | None = None
+    connection: str | None = None
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,20 +69,24 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         user_id: None is an anonymous client, or a service that speaks for nobody.
         roles: such as `ADMIN`, `MANAGER`, `SALES`.
+        rooms: what the token's claim `rooms` names, for the rule `rooms`; `*` stands for any text.
         claims: what the token said, for the rules of the topic map. Never logged.
         service: a trusted back end (API key): it may say for whom it publishes.
         expires: seconds since the Unix epoch at which its access ends; None for never.
         issued: seconds since the Unix epoch at which its token was made.
         token_id: the token's `jti`, or the API key's name: what a revocation names.
+        source: where it came in.
     """
 
     user_id: str | None = None
     roles: frozenset[str] = frozenset()
+    rooms: tuple[str, ...] = ()
     claims: Mapping[str, Any] = {}
     service: bool = False
     expires: float | None = None
     issued: float | None = None
     token_id: str | None = None
+    source: Source = Source()
 
     def speaker(self, named: str | None) -> str | None:
         """The user of an event that it publishes: itself, whomever the event names; a service's word is taken."""

@@ -165,7 +165,8 @@ async def _serve(
         settings = msgspec.structs.replace(settings, mqtt_port=None, mqtts_port=None)
     if memory:
         settings = msgspec.structs.replace(settings, data=None)
-    check_exposure(settings, insecure=insecure)
+    if insecure:
+        settings = msgspec.structs.replace(settings, insecure=True)
     async with stop_signals() as stopping:
         gateway = Gateway(settings)
         async with gateway:
@@ -176,28 +177,19 @@ async def _serve(
     return OK
 
 
-def check_exposure(settings: Settings, *, insecure: bool) -> None:
-    """Refuse to be reached from other machines unless that was asked for by name.
-
-    Raises:
-        ConfigError: the host is not a loopback address, and `insecure` is not given.
-    """
-    if not settings.on_loopback and not insecure:
-        raise ConfigError(
-            f"{settings.host} can be reached from other machines, and this version has no authentication beyond "
-            "a development token",
-            hint="leave --host out, or put a proxy with authentication before it and say --insecure",
-        )
-
-
 def exposure(settings: Settings) -> str:
-    """What is to be said loudly at start."""
+    """What is to be said loudly at start; empty where nothing is."""
+    beyond = not settings.on_loopback
+    if settings.auth is not None:
+        if settings.tls is not None or not beyond:
+            return ""
+        return f"it LISTENS ON {settings.host} WITHOUT TLS: tokens cross the network in the clear."
     if settings.token is None:
         who = "NO AUTHENTICATION: everybody who reaches it may read and publish everything"
     else:
         who = "ONLY A DEVELOPMENT TOKEN protects it: whoever has it may read and publish everything"
     clear = "" if settings.tls is not None else ", without TLS"
-    where = "it listens on loopback only" if settings.on_loopback else f"and it LISTENS ON {settings.host}{clear}"
+    where = f"and it LISTENS ON {settings.host}{clear}" if beyond else "it listens on loopback only"
     return f"{who}; {where}."
 
 
@@ -205,7 +197,8 @@ def _announce(output: Output, gateway: Gateway) -> None:
     if not output.json:
         _announce_to_people(output, gateway)
         return
-    logger.warning(exposure(gateway.settings))
+    if warning := exposure(gateway.settings):
+        logger.warning(warning)
     output.result(
         {
             "ready": True,
@@ -235,5 +228,6 @@ def _announce_to_people(output: Output, gateway: Gateway) -> None:
     console.print(f"[bold green]Gapless {__version__} is serving[/]")
     for name, where, what in rows:
         console.print(f"  [bold]{name:<5}[/] [cyan]{where:<{width}}[/]  {what}", markup=True)
-    console.print(f"  [bold yellow]{exposure(settings)}[/]")
+    if warning := exposure(settings):
+        console.print(f"  [bold yellow]{warning}[/]")
     console.print("  Ctrl-C stops it.")

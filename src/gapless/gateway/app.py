@@ -20,8 +20,8 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
-from gapless.auth import DevelopmentGate, Gate
-from gapless.config import Settings
+from gapless.auth import DevelopmentGate, Gate, PolicyGate
+from gapless.config import Settings, check_exposure
 from gapless.envelope import read_envelope
 from gapless.event import Origin
 from gapless.eventlog import EventLog, MemoryLog, SqliteLog
@@ -51,7 +51,8 @@ class Gateway:
     Args:
         settings: see `Settings`.
         topic_map: the map; None loads `settings.topic_map`, or takes the reference domain's.
-        gate: who may do what; None is the development gate with `settings.token`.
+        gate: who may do what; None takes the rules of the map with the keys of `settings.auth`, or
+            without these the development gate with `settings.token`.
         log: the event log; None opens SQLite in `settings.data`, or keeps it in memory.
 
     Raises:
@@ -72,7 +73,7 @@ class Gateway:
         self.log: EventLog = log or _make_log(settings)
         self.hub = Hub(self.log, recent_events=settings.recent_events, recent_bytes=settings.recent_bytes)
         self.ingress = Ingress(self.log, self.hub, self.topic_map, limits=settings.limits)
-        gate = gate or DevelopmentGate(settings.token)
+        self.gate = gate = gate or _make_gate(settings, self.topic_map)
         common: dict[str, Any] = {"ingress": self.ingress, "hub": self.hub, "log": self.log, "gate": gate}
         self.socketio = SocketIoDoor(**common, options=settings.socketio)
         self.mqtt = MqttEdge(**common, options=settings.edge)
@@ -294,6 +295,14 @@ def _make_log(settings: Settings) -> EventLog:
     if settings.data is None:
         return MemoryLog(retention=settings.retention)
     return SqliteLog(settings.data / "events.db", retention=settings.retention)
+
+
+def _make_gate(settings: Settings, topic_map: TopicMap) -> Gate:
+    """Rules where there are keys; else everybody may do everything, which is for loopback only."""
+    if settings.auth is not None:
+        return PolicyGate(topic_map, settings.auth)
+    check_exposure(settings)
+    return DevelopmentGate(settings.token)
 
 
 def _make_link(gateway: Gateway, gate: Gate) -> BrokerLink:

@@ -12,10 +12,14 @@ import msgspec
 from gapless.errors import ConfigError
 from gapless.topicmap.map import TopicMap
 from gapless.topicmap.row import Alias, Row
+from gapless.topicmap.rules import EVERYTHING_BY_DEFAULT, RoomRule
+
+_TABLES = ("topic", "room", "alias")
+_RULES = ("everything", "unmapped_publish", "unmapped_subscribe")
 
 
 def load_map(path: Path) -> TopicMap:
-    """Read a map file: `[[topic]]` rows, `[[alias]]` rows, and `unmapped = true|false`.
+    """Read a map file: `[[topic]]`, `[[room]]` and `[[alias]]` rows, and what holds for the map as a whole.
 
     Raises:
         ConfigError: naming the file, the row and the fix.
@@ -38,9 +42,10 @@ def map_from(document: dict[str, Any]) -> TopicMap:
     Raises:
         ConfigError: naming the row and the fix.
     """
-    unknown = sorted(document.keys() - {"topic", "alias", "unmapped"})
+    unknown = sorted(document.keys() - {*_TABLES, *_RULES, "unmapped"})
     if unknown:
-        raise ConfigError(f"unknown key {unknown[0]!r}", hint="known: [[topic]], [[alias]], unmapped")
+        known = ", ".join([*(f"[[{table}]]" for table in _TABLES), "unmapped", *_RULES])
+        raise ConfigError(f"unknown key {unknown[0]!r}", hint=f"known: {known}; put keys before the first table")
     unmapped = document.get("unmapped", True)
     if not isinstance(unmapped, bool):
         raise ConfigError(f"unmapped is {unmapped!r}", hint="use true or false")
@@ -48,7 +53,22 @@ def map_from(document: dict[str, Any]) -> TopicMap:
     aliases: list[Alias] = _rows(document, "alias", Alias)
     if not rows:
         raise ConfigError("the map has no [[topic]] row", hint="add one with 'pattern', 'type' and 'rooms'")
-    return TopicMap(rows, aliases=aliases, unmapped=unmapped)
+    return TopicMap(
+        rows,
+        aliases=aliases,
+        unmapped=unmapped,
+        rooms=_rows(document, "room", RoomRule),
+        everything=_rules(document, "everything", EVERYTHING_BY_DEFAULT),
+        unmapped_publish=_rules(document, "unmapped_publish"),
+        unmapped_subscribe=_rules(document, "unmapped_subscribe"),
+    )
+
+
+def _rules(document: dict[str, Any], key: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+    rules = document.get(key, list(default))
+    if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+        raise ConfigError(f"{key} is not a list of rules", hint=f'such as {key} = ["role:ADMIN"]')
+    return tuple(rules)
 
 
 def _rows(document: dict[str, Any], table: str, row_type: type[Any]) -> list[Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from gapless.errors import ConfigError, InvalidRequest, UnknownRoom, UnknownTopic
 from gapless.mqtt.filters import validate_topic
+from gapless.topicmap.access import Access
 from gapless.topicmap.row import (
     CAPTURE,
     Alias,
@@ -19,6 +20,7 @@ from gapless.topicmap.row import (
     levels_overlap,
     templates_of,
 )
+from gapless.topicmap.rules import EVERYTHING_BY_DEFAULT, RoomRule
 
 TOPIC_ROOM = "topic:"
 """A topic outside the map is heard in the room `topic:<topic>`."""
@@ -53,16 +55,40 @@ class TopicMap:
         rows: the rows; no two may match one topic.
         aliases: older Socket.IO event names.
         unmapped: whether topics outside the map are admitted (QoS 0 ephemeral, QoS 1 and 2 logged).
+        rooms: who may hear which rooms; the first that fits a room decides.
+        everything: rules that say who may hear and publish everything.
+        unmapped_publish, unmapped_subscribe: rules for topics outside the map.
+
+    Attributes:
+        access: who may do what, by the map's rules; they hold once the gateway has keys.
 
     Raises:
         ConfigError: naming the row and the fix.
     """
 
-    def __init__(self, rows: Iterable[Row], *, aliases: Iterable[Alias] = (), unmapped: bool = True) -> None:
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        *,
+        aliases: Iterable[Alias] = (),
+        unmapped: bool = True,
+        rooms: Iterable[RoomRule] = (),
+        everything: Sequence[str] = EVERYTHING_BY_DEFAULT,
+        unmapped_publish: Sequence[str] = (),
+        unmapped_subscribe: Sequence[str] = (),
+    ) -> None:
         self.rows = tuple(rows)
         self.aliases = tuple(aliases)
         self.unmapped = unmapped
+        self.room_rules = tuple(rooms)
         self._check()
+        self.access = Access(
+            self.rows,
+            self.room_rules,
+            everything=everything,
+            unmapped_publish=unmapped_publish,
+            unmapped_subscribe=unmapped_subscribe,
+        )
         self._regexes = [(_topic_regex(row.pattern), row) for row in self.rows]
         self._rooms = [_room_regex(template) for template in templates_of(self.rows)]
         self._cache: dict[str, Route] = {}

@@ -44,6 +44,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         retain: whether such events are kept as the topic's last value.
         durable: False makes all of them ephemeral: never logged, at most once.
         ephemeral_if: makes some of them ephemeral.
+        publish: rules that say who may publish it; nobody, where none does (and the gateway has keys).
+        subscribe: rules that say who may hear it, besides those who may hear one of its rooms.
     """
 
     pattern: str
@@ -53,6 +55,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retain: bool = False
     durable: bool = True
     ephemeral_if: EphemeralIf | None = None
+    publish: tuple[str, ...] = ()
+    subscribe: tuple[str, ...] = ()
 
     @property
     def captures(self) -> tuple[str, ...]:
