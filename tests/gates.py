@@ -103,3 +103,14 @@ class Clock(msgspec.Struct):
 
     def __call__(self) -> float:
         return self.now
+
+
+class _Unwatched:
+    """What is done where the access of a client ends that no gate let in."""
+
+    def end(self, client: object) -> None: ...
+
+    def review(self, client: object) -> None: ...
+
+
+UNWATCHED = _Unwatched()

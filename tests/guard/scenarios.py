@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from gapless.auth import DevelopmentGate, Identity
+from gapless.auth import DevelopmentGate
 from gapless.envelope import Envelope
 from gapless.event import Origin
 from gapless.eventlog import MemoryLog
@@ -21,6 +21,7 @@ from gapless.transports.mqtt.tcp import TcpProtocol
 from gapless.transports.socketio.client import Client, Stats
 from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.outgoing import OutgoingQueue
+from tests.gates import UNWATCHED
 from tests.guard.counting import Scenario
 
 TOPIC = "crm/leads/7/updated"
@@ -107,7 +108,7 @@ class SocketIoReaders(Middle):
                 sid=f"s{number}",
                 eio_sid=f"e{number}",
                 pid=f"p{number}",
-                identity=Identity(),
+                access=UNWATCHED,
                 queue=queue,
                 hub=self.hub,
                 position=0,

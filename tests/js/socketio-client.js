@@ -2,7 +2,7 @@
 //
 //   {"do":"connect","url":…,"options":{…}}   {"do":"emit","event":…,"args":[…],"tag":…}
 //   {"do":"drop"}  cuts the connection below the client, as a network does
-//   {"do":"connect-again"}  {"do":"disconnect"}  {"do":"exit"}
+//   {"do":"connect-again","auth":{…}}  {"do":"disconnect"}  {"do":"exit"}
 import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
 
@@ -28,7 +28,8 @@ const commands = {
     socket.io.engine.transport.close?.();
     socket.io.engine.close();
   },
-  "connect-again"() {
+  "connect-again"({ auth }) {
+    if (auth) socket.auth = auth;
     socket.connect();
   },
   disconnect() {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.auth import Identity
 from gapless.event import Event, Origin, Record
 from gapless.eventlog import MemoryLog
 from gapless.hub import Hub
 from gapless.transports.socketio.client import Client, Stats, encode_record
 from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.outgoing import OutgoingQueue
+from tests.gates import UNWATCHED
 
 ROOMS = ("a", "b", "c")
 HUB = Hub(MemoryLog())
@@ -43,7 +43,7 @@ class Member:
             sid=f"s{number}",
             eio_sid=f"e{number}",
             pid=f"p{number}",
-            identity=Identity(),
+            access=UNWATCHED,
             queue=self.queue,
             hub=HUB,
             position=0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Protocol
+from urllib.parse import quote
 
 import msgspec
 
@@ -87,6 +88,15 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     issued: float | None = None
     token_id: str | None = None
     source: Source = Source()
+
+    @property
+    def owner(self) -> str:
+        """Whose sessions are its own, which nobody else may resume or take over; empty for anonymous clients."""
+        if self.user_id is not None:
+            return "u" + quote(self.user_id, safe="")
+        if self.service and self.token_id is not None:
+            return "s" + quote(self.token_id, safe="")
+        return ""
 
     def speaker(self, named: str | None) -> str | None:
         """The user of an event that it publishes: itself, whomever the event names; a service's word is taken."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
-from gapless.auth import Identity
+from gapless.auth import Identity, Lease
 from gapless.delivery import Cursor, RoomSubscriptions
 from gapless.envelope import data_with_captures
+from gapless.errors import Unauthorized
 from gapless.event import Record, format_time
 from gapless.eventlog import Page
 from gapless.hub import Hub
@@ -75,8 +77,18 @@ class Stats(msgspec.Struct):
     incomplete: int = 0
 
 
+class AccessEvents(Protocol):
+    """What is done where a client's access ends or shrinks."""
+
+    def end(self, client: Client) -> None:
+        """It ended; the client says why."""
+
+    def review(self, client: Client) -> None:
+        """It may have shrunk."""
+
+
 class Client(Cursor):
-    """A connected client: its rooms, its place in the log, its connection.
+    """A connected client: its rooms, its place in the log, its connection. It is its own `Holder`.
 
     While it is live, `gapless.transports.socketio.fanout` writes to it.
 
@@ -84,23 +96,37 @@ class Client(Cursor):
         write: see `Reader`.
         started: whether CONNECT was sent; nothing may go out before it.
         lost: whether it came back to find that the log no longer covers what it missed.
+        lease: its access.
+        ended: why its access ended; None while it lasts.
+        undecided: the application is asked about its rooms again; until then it gets nothing.
+        asking: held by the request that waits for the application; None where none ever did.
+        waiting: requests that wait for it.
+        revoked: rooms that it had before and may hear no more, to be told once it is in.
     """
 
     __slots__ = (
         "_reading",
+        "access",
+        "asking",
         "eio_sid",
+        "ended",
         "hub",
-        "identity",
+        "lease",
         "lost",
         "pid",
         "queue",
+        "revoked",
         "sid",
         "start",
         "started",
         "stats",
         "subscriptions",
+        "undecided",
+        "waiting",
         "write",
     )
+
+    lease: Lease
 
     def __init__(
         self,
@@ -108,7 +134,7 @@ class Client(Cursor):
         sid: str,
         eio_sid: str,
         pid: str,
-        identity: Identity,
+        access: AccessEvents,
         queue: OutgoingQueue,
         hub: Hub,
         position: int,
@@ -118,7 +144,12 @@ class Client(Cursor):
         self.sid = sid
         self.eio_sid = eio_sid
         self.pid = pid
-        self.identity = identity
+        self.access = access
+        self.ended: Unauthorized | None = None
+        self.undecided = False
+        self.asking: asyncio.Lock | None = None
+        self.waiting = 0
+        self.revoked: list[str] = []
         self.queue = queue
         self.hub = hub
         self.stats = stats
@@ -128,6 +159,20 @@ class Client(Cursor):
         self.lost = False
         self.write: Callable[[bytes], None] | None = None
         self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Whom the gate let in."""
+        return self.lease.identity
+
+    def access_ended(self, error: Unauthorized) -> None:
+        """See `Holder`."""
+        self.ended = error
+        self.access.end(self)
+
+    def access_changed(self) -> None:
+        """See `Holder`."""
+        self.access.review(self)
 
     @property
     def where(self) -> int:
@@ -151,7 +196,7 @@ class Client(Cursor):
 
     def feed(self) -> None:
         """Send what is missing, a page at a time, until the client is live or its connection full."""
-        if not self.started or self._reading is not None or self.live:
+        if not self.started or self._reading is not None or self.live or self.undecided:
             return
         if not self.subscriptions.since:
             self.position = self.hub.head
@@ -178,7 +223,7 @@ class Client(Cursor):
             return
         finally:
             self._reading = None
-        if selector is self.subscriptions.selector:  # else the client hears other rooms, maybe from further back
+        if selector is self.subscriptions.selector and not self.undecided:  # else it hears other rooms by now
             self._send_page(page)
         self.feed()
 

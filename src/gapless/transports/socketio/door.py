@@ -11,11 +11,10 @@ from typing import Any
 import msgspec
 import socketio
 
-from gapless.auth import Credentials, Gate, Identity
+from gapless.auth import Credentials, Gate, Identity, review
 from gapless.delivery import Cursor
 from gapless.envelope import Envelope, read_envelope
 from gapless.errors import (
-    Forbidden,
     GaplessError,
     InvalidPosition,
     InvalidRequest,
@@ -23,12 +22,13 @@ from gapless.errors import (
     Overloaded,
     Unauthorized,
 )
-from gapless.event import Origin, Position
+from gapless.event import Origin, Position, format_time
 from gapless.eventlog import EVERYTHING, EventLog
 from gapless.hub import Hub
 from gapless.ingress import Ingress, Publication
 from gapless.topicmap import Alias
 from gapless.topicmap.row import as_text, fill
+from gapless.transports.socketio.access import REVOKED, Access
 from gapless.transports.socketio.client import Client, Stats, encode_event
 from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.server import CERTIFICATE, Server
@@ -99,6 +99,7 @@ class SocketIoDoor:
         self.stats = Stats()
         self._aliases = {alias.event: alias for alias in self._map.aliases}
         self.server = self._make_server()
+        self._access = Access(gate, server=self.server, fanout=self._fanout, save=self._save)
         self.app = socketio.ASGIApp(self.server, socketio_path=self.options.path)
 
     def _make_server(self) -> Server:
@@ -121,6 +122,7 @@ class SocketIoDoor:
         server.on("subscribe", self._answering(self._on_subscribe))
         server.on("unsubscribe", self._answering(self._on_unsubscribe))
         server.on("publish", self._answering(self._on_publish))
+        server.on("authenticate", self._answering(self._on_authenticate))
         server.on("*", self._on_unknown)
         for event in self._aliases:
             server.on(event, self._alias_handler(self._aliases[event]))
@@ -139,6 +141,7 @@ class SocketIoDoor:
         if self._tending is not None:
             self._tending.cancel()
             await asyncio.wait([self._tending])
+        await self._access.stop()
         await self.server.eio.close_all()
         await self.server.shutdown()
 
@@ -196,7 +199,7 @@ class SocketIoDoor:
         cursor = self._cursor_from(auth.get("offset"))
         arrival.offset = None if cursor is None else cursor.position
         session = await self._sessions.load(pid)
-        if session is not None and session.user_id != identity.user_id:
+        if session is not None and (session.owner or "") != identity.owner:
             logger.warning("a client showed the pid of another user's session %s", session.sid)
             session = None
         if session is not None and cursor is None:  # it never got an event: from its connect on
@@ -236,8 +239,17 @@ class SocketIoDoor:
         client = self._clients.get(sid)
         if client is not None and not client.started:
             client.started = True
+            if client.ended is not None:
+                self._access.end(client)
+                return
             if client.lost:
                 client.tell_incomplete(client.start)
+            if client.revoked:
+                client.queue.send(encode_event(REVOKED, {"rooms": client.revoked}))
+                client.revoked = []
+            if client.undecided:
+                client.undecided = False
+                self._access.review(client)
             client.feed()
 
     async def _on_connect(self, sid: str, environ: Mapping[str, Any], auth: object) -> None:
@@ -249,22 +261,28 @@ class SocketIoDoor:
                 await self._gate.authenticate(_credentials(auth, environ)) if arrival is None else arrival.identity
             )
         except Unauthorized as error:
-            self.stats.refused += 1
-            raise socketio.exceptions.ConnectionRefusedError(error.message, error.to_wire()) from error
+            raise self._refusal(error) from error
         client = Client(
             sid=sid,
             eio_sid=eio_sid,
             pid=new_pid() if arrival is None or session is None else arrival.pid,
-            identity=identity,
+            access=self._access,
             queue=self.server.eio.sockets[eio_sid].queue,
             hub=self._hub,
             position=self._hub.head if arrival is None or arrival.cursor is None else arrival.cursor.position,
             stats=self.stats,
         )
         client.lost = arrival is not None and session is None
-        if arrival is not None and session is not None:
-            self.stats.recovered += 1
-            await self._restore(client, session, arrival.offset)
+        client.lease = self._gate.hold(identity, client)
+        try:
+            if arrival is not None and session is not None:
+                self.stats.recovered += 1
+                await self._restore(client, session, arrival.offset)
+            if client.ended is not None:
+                raise self._refusal(client.ended)
+        except BaseException:
+            client.lease.release()
+            raise
         self._clients[sid] = client
         client.queue.add_reader(client)
         self._fanout.join(client, client.subscriptions.since)
@@ -275,6 +293,11 @@ class SocketIoDoor:
             self._forget(client)
             raise
 
+    def _refusal(self, error: Unauthorized) -> Exception:
+        self.stats.refused += 1
+        refusal: Exception = socketio.exceptions.ConnectionRefusedError(error.message, error.to_wire())
+        return refusal
+
     async def _restore(self, client: Client, session: StoredSession, offset: int | None) -> None:
         client.start = session.start
         client.subscriptions = subscriptions_of(session)
@@ -283,8 +306,10 @@ class SocketIoDoor:
             page = await self._hub.page(EVERYTHING, offset - 1, limit=1)
             last = next((record.event for record in page.records if record.offset == offset), None)
         client.position = client.subscriptions.resume(session.start, offset, last)
-        forbidden = [room for room in session.since if not self._may_subscribe(client.identity, room)]
-        client.subscriptions.unsubscribe(forbidden, position=client.position)
+        await self._gate.prepare(client.identity, rooms=session.since)
+        denied, undecided = review(self._gate.check_subscribe_room, client.identity, session.since)
+        client.revoked = denied + undecided
+        client.subscriptions.unsubscribe(client.revoked, position=client.position)
 
     async def _on_disconnect(self, sid: str, reason: str) -> None:
         client = self._clients.get(sid)
@@ -301,12 +326,13 @@ class SocketIoDoor:
 
     def _forget(self, client: Client) -> None:
         self._clients.pop(client.sid, None)
+        client.lease.release()
         client.close()
         self._fanout.leave(client, tuple(client.subscriptions.since))
         client.queue.remove_reader(client)
 
-    def _save(self, client: Client) -> Awaitable[None]:
-        return self._sessions.save_all([(client.pid, self._session_of(client))])
+    async def _save(self, client: Client) -> None:
+        await self._sessions.save_all([(client.pid, self._session_of(client))])
 
     def _has_changed(self, client: Client, stored: StoredSession) -> bool:
         session = self._session_of(client)
@@ -317,7 +343,7 @@ class SocketIoDoor:
         subscriptions = client.subscriptions
         return StoredSession(
             sid=client.sid,
-            user_id=client.identity.user_id,
+            owner=client.identity.owner,
             epoch=self._hub.epoch,
             start=client.start,
             since=subscriptions.since,
@@ -328,9 +354,17 @@ class SocketIoDoor:
     # --- what clients ask for
 
     async def _subscribe(self, client: Client, rooms: list[str], after: object = None) -> dict[str, Any]:
-        subscriptions = client.subscriptions
         for room in rooms:
             self._map.check_room(room)
+        start, complete = await self._access.decided(client, lambda: self._hear(client, rooms, after), rooms=rooms)
+        await self._save(client)
+        if not client.live:
+            asyncio.get_running_loop().call_soon(client.feed)  # after the answer
+        return {"ok": True, "rooms": rooms, "position": self._hub.position(start), "complete": complete}
+
+    def _hear(self, client: Client, rooms: list[str], after: object) -> tuple[int, bool]:
+        subscriptions = client.subscriptions
+        for room in rooms:
             self._gate.check_subscribe_room(client.identity, room)
         if len(subscriptions.since.keys() | set(rooms)) > self.options.max_rooms:
             limit = self.options.max_rooms
@@ -341,10 +375,7 @@ class SocketIoDoor:
         if reached < position:
             client.rewind(reached)
         self._fanout.join(client, rooms)
-        await self._save(client)
-        if not client.live:
-            asyncio.get_running_loop().call_soon(client.feed)  # after the answer
-        return {"ok": True, "rooms": rooms, "position": self._hub.position(start), "complete": complete}
+        return start, complete
 
     def _start_of(self, after: object) -> tuple[int, bool]:
         if after is None:
@@ -357,13 +388,6 @@ class SocketIoDoor:
             return cursor.position, cursor.complete
         return self._ingress.log.oldest - 1, False
 
-    def _may_subscribe(self, identity: Identity, room: str) -> bool:
-        try:
-            self._gate.check_subscribe_room(identity, room)
-        except Forbidden:
-            return False
-        return True
-
     async def _on_subscribe(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
         return await self._subscribe(client, _rooms(document), document.get("after"))
 
@@ -373,9 +397,20 @@ class SocketIoDoor:
         return {"ok": True, "rooms": rooms}
 
     async def _unsubscribe(self, client: Client, rooms: list[str]) -> None:
-        client.subscriptions.unsubscribe(rooms, position=client.where)
-        self._fanout.leave(client, rooms)
+        await self._access.decided(client, lambda: self._access.leave(client, rooms))
         await self._save(client)
+
+    async def _on_authenticate(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
+        """A fresh token on a live connection: its rooms and its place stay."""
+        if not isinstance(document.get("token"), str):
+            raise InvalidRequest("the token is missing", hint='send {"token": "…"}')
+        environ = self.server.environ.get(client.eio_sid, {})
+        identity = await self._gate.authenticate(_credentials(document, environ))
+        self._access.check(client)
+        client.lease.renew(identity)
+        self._access.review(client)
+        expires = None if identity.expires is None else format_time(int(identity.expires * 1000))
+        return {"ok": True, "expires": expires}
 
     async def _on_publish(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
         envelope = _envelope(document)
@@ -387,7 +422,10 @@ class SocketIoDoor:
             user_id=client.identity.speaker(envelope.user_id),
             allow=lambda topic: self._gate.check_publish(client.identity, topic),
         )
-        accepted = await self._ingress.submit(publication)
+        submitted = await self._access.decided(
+            client, lambda: self._ingress.submit(publication), topics=(self._ingress.topic_of(publication),)
+        )
+        accepted = await submitted
         return {"ok": True, **msgspec.structs.asdict(accepted)}
 
     def _alias_handler(self, alias: Alias) -> Callable[..., Awaitable[dict[str, Any]]]:
@@ -412,6 +450,7 @@ class SocketIoDoor:
             try:
                 if client is None:
                     raise InvalidRequest("the connection is closing", hint="connect again")
+                self._access.check(client)
                 if not isinstance(document, dict):
                     raise InvalidRequest("the argument is not an object", hint='send {"rooms": ["org:global"]}')
                 return await handler(client, document)
@@ -425,7 +464,8 @@ class SocketIoDoor:
 
     async def _on_unknown(self, event: str, sid: str, *_: object) -> dict[str, Any]:
         error = InvalidRequest(
-            f"there is no request {event[:80]!r}", hint="known: subscribe, unsubscribe, publish and the map's aliases"
+            f"there is no request {event[:80]!r}",
+            hint="known: subscribe, unsubscribe, publish, authenticate and the map's aliases",
         )
         return {"ok": False, "error": error.to_wire()}
 

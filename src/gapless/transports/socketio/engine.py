@@ -128,9 +128,15 @@ class Engine(PollingServer):
             socket.queue.abort()
             socket.queue.put_nowait(None)  # ends a poll
 
+    async def end(self, eio_sid: str) -> None:
+        """End a connection, once what was written is sent."""
+        socket = self.sockets.get(eio_sid)
+        if socket is not None:
+            await socket.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
+            socket.queue.put_nowait(None)  # ends a poll
+
     async def close_all(self) -> None:
         """Tell every client that the server goes, and end its connection."""
         self.pings.stop()
-        for socket in list(self.sockets.values()):
-            await socket.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
-            socket.queue.put_nowait(None)  # ends a poll
+        for eio_sid in list(self.sockets):
+            await self.end(eio_sid)

@@ -213,6 +213,11 @@ class OutgoingQueue:
     async def join(self) -> None:
         """At once, for the same reason: a client that is gone never takes what waits."""
 
+    @property
+    def held(self) -> bool:
+        """Whether something waits for the client: for its next poll, or for its socket."""
+        return bool(self._packets) or (self._raw is not None and self._raw.transport.get_write_buffer_size() > 0)
+
     # --- the WebSocket
 
     def attach(self, raw: LendingWebSocket) -> None:

@@ -21,7 +21,7 @@ class StoredSession(msgspec.Struct, array_like=True):
 
     Attributes:
         sid: the Socket.IO session id, given again on recovery.
-        user_id: who it belongs to; nobody else may take it over.
+        owner: see `Identity.owner`; nobody else may take it over.
         epoch: the log's epoch.
         start: position at connect: where a client that never got an event goes on.
         since, windows: see `RoomSubscriptions`.
@@ -29,7 +29,7 @@ class StoredSession(msgspec.Struct, array_like=True):
     """
 
     sid: str
-    user_id: str | None
+    owner: str | None
     epoch: str
     start: int
     since: dict[str, int]
