@@ -1,5 +1,6 @@
 """Who comes in, and what they may hear and say: one gate for every door."""
 
+from gapless.auth.acl import Acl, AclLine, acl_of
 from gapless.auth.development import DevelopmentGate
 from gapless.auth.gate import Certificate, Credentials, Gate, Identity, Operation, Source
 from gapless.auth.leases import Holder, Lease, Leases
@@ -9,6 +10,8 @@ from gapless.auth.policy_gate import PolicyGate
 from gapless.auth.review import Verdict, review
 
 __all__ = [
+    "Acl",
+    "AclLine",
     "AskOptions",
     "AuthOptions",
     "Certificate",
@@ -27,5 +30,6 @@ __all__ = [
     "Question",
     "Source",
     "Verdict",
+    "acl_of",
     "review",
 ]

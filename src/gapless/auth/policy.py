@@ -69,10 +69,14 @@ Answers = Callable[[Question], bool | None]
 
 
 class Policy:
-    """Who may do what, by the map."""
+    """Who may do what, by the map.
+
+    Attributes:
+        topic_map: whose rules these are.
+    """
 
     def __init__(self, topic_map: TopicMap) -> None:
-        self._map = topic_map
+        self.topic_map = topic_map
         self._access = topic_map.access
         self._rows = [_Row(number, row) for number, row in enumerate(topic_map.rows)]
 
@@ -89,11 +93,16 @@ class Policy:
         """Whether the identity may publish to a valid topic name."""
         return _Check(self, identity, answers).decide(lambda check: check.publishes(topic))
 
+    def publish_filter(self, identity: Identity, topic_filter: str, answers: Answers) -> Decision:
+        """Whether the identity may publish to every topic that a valid filter covers: for lists of rights."""
+        levels = topic_filter.split("/")
+        return _Check(self, identity, answers).decide(lambda check: check.publishes_filter(topic_filter, levels))
+
     def grants(self) -> list[Grant]:
         """The whole policy, line by line. What is not in it is denied."""
         access = self._access
         found = [Grant("room", room.pattern, "subscribe", _texts(room.rules)) for room in access.rooms]
-        for number, row in enumerate(self._map.rows):
+        for number, row in enumerate(self.topic_map.rows):
             found.append(Grant("topic", row.pattern, "publish", _texts(access.publish[number])))
             found.append(Grant("topic", row.pattern, "subscribe", _texts(access.subscribe[number])))
         found.append(Grant("unmapped", "", "publish", _texts(access.unmapped_publish)))
@@ -213,6 +222,20 @@ class _Check:
             return self._any(self._access.unmapped_publish, {}, question)
         row, bindings = found
         return self._any(self._access.publish[row.number], bindings, question)
+
+    def publishes_filter(self, topic_filter: str, levels: list[str]) -> bool | None:
+        if levels[0].startswith("$"):
+            return False
+        if self._any(self._access.everything, {}):
+            return True
+        question = _about("publish", topic_filter)
+        results = [
+            self._any(self._access.publish[row.number], bindings, question)
+            for row, bindings in self._policy.rows_of(levels)
+        ]
+        if not self._policy.is_mapped(topic_filter):
+            results.append(self._any(self._access.unmapped_publish, {}, question))
+        return _all(results)
 
     def _hears_row(self, row: _Row, bindings: Bindings, topic_filter: str) -> bool | None:
         allowed = self._any(self._access.subscribe[row.number], bindings, _about("subscribe", topic_filter))
