@@ -51,6 +51,7 @@ class Lease:
         self.identity = identity
         if self._leases is not None:
             self._leases.watch(self)
+            self._leases.note("renewed", identity)
 
     def release(self) -> None:
         """The connection is gone. May be called again."""
@@ -69,10 +70,15 @@ class Leases:
 
     Args:
         clock: seconds since the Unix epoch, as tokens count.
+        note: told of each access that begins, is renewed and ends: `connected`, `renewed`, `expired`,
+            `revoked`.
     """
 
-    def __init__(self, clock: Callable[[], float] = _time.time) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = _time.time, note: Callable[[str, Identity], None] = lambda *_: None
+    ) -> None:
         self._clock = clock
+        self.note = note
         self._all: set[Lease] = set()
         self._ends: list[tuple[float, int, Lease]] = []  # a heap; entries may be stale
         self._order = 0
@@ -89,6 +95,7 @@ class Leases:
         lease = Lease(self, identity, holder)
         self._all.add(lease)
         self.watch(lease)
+        self.note("connected", identity)
         return lease
 
     def watch(self, lease: Lease) -> None:
@@ -141,6 +148,7 @@ class Leases:
 
     def _end(self, lease: Lease, error: Unauthorized) -> None:
         lease.release()
+        self.note(str(error.details.get("reason", "ended")), lease.identity)
         try:
             lease.holder.access_ended(error)
         except Exception:  # a defect at one door must not keep the others' connections open

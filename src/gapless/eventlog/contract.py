@@ -48,6 +48,7 @@ class StateKind(StrEnum):
     LINK_FILTERS = "link_filters"
     LINK_RECEIVED = "link_received"
     LINK_VERSION = "link_version"
+    REVOCATION = "revocation"
 
 
 class StateWrite(NamedTuple):

@@ -20,13 +20,13 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
-from gapless.auth import DevelopmentGate, Gate, PolicyGate
+from gapless.auth import Ask, DevelopmentGate, Gate, PolicyGate
 from gapless.config import Settings, check_exposure
 from gapless.envelope import read_envelope
 from gapless.event import Origin
 from gapless.eventlog import EventLog, MemoryLog, SqliteLog
 from gapless.gateway.http_server import HttpServer
-from gapless.gateway.samples import link_samples, mqtt_samples, socketio_samples, tls_samples
+from gapless.gateway.samples import gate_samples, link_samples, mqtt_samples, socketio_samples, tls_samples
 from gapless.hub import Hub
 from gapless.ingress import Accepted, Ingress, Publication
 from gapless.link import BrokerLink
@@ -53,6 +53,7 @@ class Gateway:
         topic_map: the map; None loads `settings.topic_map`, or takes the reference domain's.
         gate: who may do what; None takes the rules of the map with the keys of `settings.auth`, or
             without these the development gate with `settings.token`.
+        ask: answers the map's rule `ask`, in place of `settings.auth.ask.url`.
         log: the event log; None opens SQLite in `settings.data`, or keeps it in memory.
 
     Raises:
@@ -65,6 +66,7 @@ class Gateway:
         *,
         topic_map: TopicMap | None = None,
         gate: Gate | None = None,
+        ask: Ask | None = None,
         log: EventLog | None = None,
     ) -> None:
         self.settings = settings = settings or Settings()
@@ -73,7 +75,7 @@ class Gateway:
         self.log: EventLog = log or _make_log(settings)
         self.hub = Hub(self.log, recent_events=settings.recent_events, recent_bytes=settings.recent_bytes)
         self.ingress = Ingress(self.log, self.hub, self.topic_map, limits=settings.limits)
-        self.gate = gate = gate or _make_gate(settings, self.topic_map)
+        self.gate = gate = gate or _make_gate(settings, self.topic_map, ask)
         common: dict[str, Any] = {"ingress": self.ingress, "hub": self.hub, "log": self.log, "gate": gate}
         self.socketio = SocketIoDoor(**common, options=settings.socketio)
         self.mqtt = MqttEdge(**common, options=settings.edge)
@@ -116,6 +118,9 @@ class Gateway:
         await self.log.open(self.hub.deliver)
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self.log.close)
+            if isinstance(self.gate, PolicyGate):
+                await self.gate.start(self.log)
+                undo.push_async_callback(self.gate.stop)
             await self.hub.start()
             undo.push_async_callback(self._stop_http)  # after the doors, which end their polls and streams
             if self.link is not None:
@@ -267,6 +272,8 @@ class Gateway:
     def status(self) -> dict[str, str]:
         """State of each part besides the log: `ok`, or what is wrong with it."""
         found = {}
+        if isinstance(self.gate, PolicyGate):
+            found["keys"] = self.gate.problem or "ok"
         if self.tls is not None:
             found["tls"] = self.tls.status
         if self.link is not None:
@@ -285,6 +292,8 @@ class Gateway:
     def _samples(self) -> Iterable[Sample]:
         yield from socketio_samples(self.socketio.counts())
         yield from mqtt_samples(self.mqtt)
+        if isinstance(self.gate, PolicyGate):
+            yield from gate_samples(self.gate)
         if self.tls is not None:
             yield from tls_samples(self.tls)
         if self.link is not None:
@@ -297,10 +306,10 @@ def _make_log(settings: Settings) -> EventLog:
     return SqliteLog(settings.data / "events.db", retention=settings.retention)
 
 
-def _make_gate(settings: Settings, topic_map: TopicMap) -> Gate:
+def _make_gate(settings: Settings, topic_map: TopicMap, ask: Ask | None) -> Gate:
     """Rules where there are keys; else everybody may do everything, which is for loopback only."""
     if settings.auth is not None:
-        return PolicyGate(topic_map, settings.auth)
+        return PolicyGate(topic_map, settings.auth, ask=ask)
     check_exposure(settings)
     return DevelopmentGate(settings.token)
 

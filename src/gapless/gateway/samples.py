@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from gapless.auth import PolicyGate
 from gapless.link import BrokerLink
 from gapless.transports.http import Sample
 from gapless.transports.mqtt import MqttEdge
@@ -82,6 +83,28 @@ def mqtt_samples(edge: MqttEdge) -> Iterator[Sample]:
         yield Sample(
             "gapless_mqtt_incidents", "counter", "What the MQTT edge counts; see EdgeStats.", value, {"kind": name}
         )
+
+
+def gate_samples(gate: PolicyGate) -> Iterator[Sample]:
+    """The figures of the gate."""
+    for (event, door, kind), count in sorted(gate.audit.counts.items()):
+        if event == "refused":
+            labels = {"door": door, "reason": kind}
+            yield Sample("gapless_access_refused", "counter", "Clients not let in, by door and reason.", count, labels)
+        else:
+            labels = {"door": door, "kind": kind}
+            yield Sample("gapless_access_denied", "counter", "What clients were denied, by door.", count, labels)
+    held = "Connections and waiting requests tied to the access they came with."
+    yield Sample("gapless_access_held", "gauge", held, len(gate.leases))
+    yield Sample("gapless_revocations", "gauge", "Revocations kept.", len(gate.revocations))
+    suppressed = "Lines of the audit log not written because they repeated others."
+    yield Sample("gapless_audit_suppressed", "counter", suppressed, gate.audit.suppressed)
+    asked = "Questions to the application, by outcome."
+    for outcome in ("allowed", "denied", "timeout", "failed", "overloaded"):
+        yield Sample("gapless_ask", "counter", asked, gate.application.counts[outcome], {"outcome": outcome})
+    if (key_set := gate.authenticator.key_set) is not None:
+        for outcome, count in key_set.counts.items():
+            yield Sample("gapless_jwks_fetches", "counter", "Fetches of the key set.", count, {"outcome": outcome})
 
 
 def link_samples(link: BrokerLink) -> Iterator[Sample]:

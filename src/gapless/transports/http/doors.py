@@ -15,6 +15,7 @@ from gapless.eventlog import EventLog
 from gapless.hub import Hub
 from gapless.ingress import Ingress
 from gapless.topicmap import TopicMap
+from gapless.transports.http.admin import AdminDoor
 from gapless.transports.http.connect import ConnectDoor, Offers
 from gapless.transports.http.endpoint import Endpoint, Handler, encode, not_found
 from gapless.transports.http.health import Health
@@ -57,7 +58,7 @@ class HttpDoors:
         self.polling = PollDoor(hub=hub, log=log, gate=gate, topic_map=topic_map, options=options, clock=ingress.clock)
         self.sse = SseDoor(hub=hub, log=log, gate=gate, topic_map=topic_map, options=options, clock=ingress.clock)
         self.fanouts = (self.polling, self.sse)
-        self.health = Health(log=log, status=status)
+        self.health = Health(gate=gate, log=log, status=status)
         self._connect = ConnectDoor(hub=hub, gate=gate, topic_map=topic_map, options=options, offers=offers)
         self._metrics = MetricsDoor(
             gate=gate,
@@ -69,6 +70,7 @@ class HttpDoors:
             answers=self._answers,
             samples=samples,
         )
+        self._admin = AdminDoor(gate)
         self._pages = Pages()
         self._openapi = encode(openapi_document(ingress.limits, options))
         self.routes = self._make_routes()
@@ -101,6 +103,8 @@ class HttpDoors:
             self._route("/healthz", {"GET": self.health.healthz}),
             self._route("/readyz", {"GET": self.health.readyz}),
             self._route("/metrics", {"GET": self._metrics.metrics}),
+            self._route("/api/admin/revocations", {"GET": self._admin.list, "POST": self._admin.revoke}),
+            self._route("/api/admin/recheck", {"POST": self._admin.recheck}),
             self._route("/openapi.json", {"GET": self._send_openapi}),
             self._route("/docs", {"GET": self._page("api.html")}),
             self._route("/assets/{name}", {"GET": self._pages.asset}),

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from gapless.errors import LogError
+from gapless.auth import Gate, PolicyGate
+from gapless.errors import Forbidden, LogError, Unauthorized
 from gapless.eventlog import EventLog, StateKind, StateWrite
 from gapless.transports.http.endpoint import encode
 from gapless.transports.http.request import Request
@@ -19,7 +20,9 @@ _PROBE = (StateWrite(StateKind.SOCKETIO_SESSION, "readyz", None),)
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The answer of `/readyz`: each component is `ok`, or says what is wrong."""
+    """The answer of `/readyz`: each component is `ok`, or says what is wrong. Only those who may read the
+    metrics are told of the components; to others there are none.
+    """
 
     ready: bool
     components: dict[str, str]
@@ -32,7 +35,8 @@ class Health:
         status: the state of the gateway's other components; each `ok`, or what is wrong.
     """
 
-    def __init__(self, *, log: EventLog, status: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(self, *, gate: Gate, log: EventLog, status: Callable[[], Mapping[str, str]]) -> None:
+        self._gate = gate
         self._log = log
         self._status = status
         self.started = False
@@ -49,7 +53,19 @@ class Health:
             if components.get(name, OK) == OK:
                 components[name] = state
         ready = all(state == OK for state in components.values())
-        await request.answer(200 if ready else 503, encode(Ready(ready, components)))
+        await request.answer(
+            200 if ready else 503, encode(Ready(ready, components if await self._may_know(request) else {}))
+        )
+
+    async def _may_know(self, request: Request) -> bool:
+        """What is wrong with a part is for those who run it."""
+        try:
+            if isinstance(self._gate, PolicyGate) and request.token() is None:
+                return False  # a load balancer, each second: nothing for the audit log
+            await request.require(self._gate, "metrics")
+        except (Unauthorized, Forbidden):
+            return False
+        return True
 
     async def _log_state(self) -> str:
         # One probe at a time, however many ask.

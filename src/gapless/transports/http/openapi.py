@@ -6,6 +6,7 @@ from typing import Any
 
 from gapless import __version__
 from gapless.ingress import Limits
+from gapless.transports.http.admin import NewRevocation, Recheck, RecheckAnswer, RevocationAnswer, RevocationList
 from gapless.transports.http.connect import ConnectAnswer
 from gapless.transports.http.health import Ready
 from gapless.transports.http.options import HttpOptions
@@ -48,7 +49,7 @@ _ERRORS = {
     400: ("The request is not of the form this door takes; the message says where.", "invalid_payload"),
     401: ("The token is missing or wrong.", "unauthorized"),
     403: ("The gate does not let this client do that.", "forbidden"),
-    404: ("No event can be sent to one of the rooms.", "unknown_room"),
+    404: ("There is no such thing: no event can be sent to one of the rooms; no keys to revoke.", "unknown_room"),
     413: ("Too many bytes, or too many events.", "payload_too_large"),
     415: ("The body is neither JSON nor NDJSON.", "unsupported_media_type"),
     503: ("Nothing was accepted now; send the same again.", "log_unavailable"),
@@ -76,13 +77,16 @@ def openapi_document(limits: Limits, options: HttpOptions) -> Document:
             "/api/events": {"post": _publish(limits, options), "get": _poll(options)},
             "/api/stream": {"get": _stream(options)},
             "/api/connect": {"get": _connect(options)},
+            "/api/admin/revocations": {"post": _revoke(), "get": _revocations()},
+            "/api/admin/recheck": {"post": _recheck()},
             "/healthz": {"get": _operation("Alive", "The process answers.", _json("Alive", {"alive": True}))},
             "/readyz": {"get": _readyz()},
             "/metrics": {"get": _metrics()},
         },
         "components": {
             "schemas": components(
-                NewEvent, AcceptedEvent, AcceptedEvents, Envelope, EventPage, ConnectAnswer, Alive, Ready, ErrorAnswer
+                *(NewEvent, AcceptedEvent, AcceptedEvents, Envelope, EventPage, ConnectAnswer, Alive, Ready),
+                *(NewRevocation, RevocationAnswer, RevocationList, Recheck, RecheckAnswer, ErrorAnswer),
             ),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             "responses": {str(status): _error(text, code) for status, (text, code) in _ERRORS.items()},
@@ -271,7 +275,43 @@ def _metrics() -> Document:
     return _operation("Metrics for Prometheus", "In the text format, or OpenMetrics where asked for.", answer)
 
 
+_REVOKED = {"kind": "user", "subject": "7", "made": EXAMPLE_TIME, "issuedBefore": EXAMPLE_TIME, "until": None}
+
+
+def _revoke() -> Document:
+    answer = _json("RevocationAnswer", {"revocation": _REVOKED, "connectionsEnded": 3})
+    operation = _operation(
+        "Revoke access",
+        "Of one token (`jti`), of a user's tokens made so far, or of an API key (by name). Its connections end "
+        "within a second, on every door; a restart does not give it back. For the roles of `auth.admin_roles`.",
+        {"201": answer["200"]},
+        errors=(400, 401, 403, 404, 503),
+    )
+    return {**operation, "requestBody": _body("NewRevocation", {"user": "7"})}
+
+
+def _revocations() -> Document:
+    answer = _json("RevocationList", {"revocations": [_REVOKED]})
+    text = "Those that still matter, the newest first."
+    return _operation("Revocations", text, answer, errors=(401, 403, 404))
+
+
+def _recheck() -> Document:
+    operation = _operation(
+        "Recheck rights",
+        "Rights changed in the application: it is asked again, and connections give up what they may hear no more.",
+        _json("RecheckAnswer", {"connections": 3}),
+        errors=(400, 401, 403, 404),
+    )
+    return {**operation, "requestBody": _body("Recheck", {"user": "7"})}
+
+
 # --- pieces
+
+
+def _body(schema: str, example: Any) -> Document:
+    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+    return {"required": True, "content": {"application/json": content}}
 
 
 def _operation(
