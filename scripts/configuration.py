@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from gapless.auth import AskOptions, AuthOptions, KeyOptions
+from gapless.brokers import BrokerAuthOptions
 from gapless.config import Settings
 from gapless.eventlog import Retention
 from gapless.ingress import Limits
@@ -37,6 +38,7 @@ TABLES: dict[str, tuple[str, type[Any]]] = {
     "edge": ("The MQTT server", EdgeOptions),
     "http": ("REST, polling, server-sent events, pages", HttpOptions),
     "link": ("The external broker", LinkOptions),
+    "broker_auth": ("Who may do what at external brokers", BrokerAuthOptions),
 }
 INTRODUCTION = """# Configuration
 

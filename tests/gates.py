@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gapless.auth import Credentials, Holder, Identity, Lease, Leases, Operation
+from gapless.auth import Acl, Credentials, Holder, Identity, Lease, Leases, Operation
 from gapless.errors import Forbidden, NotDecided, Unauthorized
 
 
@@ -75,6 +75,10 @@ class TableGate:
     def check_operate(self, identity: Identity, operation: Operation) -> None:
         if identity.user_id != "admin":
             raise Forbidden("not allowed")
+
+    def rights(self, identity: Identity) -> Acl:
+        heard = tuple(sorted(name for name in self.hears[identity.user_id] if "/" in name or name == "#"))
+        return Acl(heard, tuple(sorted(self.says[identity.user_id])), complete=not self.asks)
 
     def hold(self, identity: Identity, holder: Holder) -> Lease:
         return self.leases.hold(identity, holder)

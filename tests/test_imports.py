@@ -31,6 +31,7 @@ FORBIDDEN = {
     "ingress.py": ("gapless.transports", "gapless.link", "gapless.gateway"),
     "auth": ("gapless.transports", "gapless.link", "gapless.gateway", "gapless.hub"),
     "link": ("gapless.transports", "gapless.gateway"),
+    "brokers": ("gapless.transports", "gapless.gateway", "gapless.config", "gapless.cli"),
     "transports": ("gapless.link", "gapless.gateway", "gapless.config", "gapless.cli"),
     "client": ("gapless.gateway", "gapless.hub", "gapless.transports", "gapless.eventlog", "gapless.ingress"),
 }

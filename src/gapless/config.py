@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from gapless.auth import AuthOptions
+from gapless.brokers import BrokerAuthOptions
 from gapless.errors import ConfigError
 from gapless.eventlog import Retention
 from gapless.ingress import Limits
@@ -43,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tls: certificates for the HTTP port and the MQTT port; None for none.
         auth: keys and tokens; None for a gateway on loopback, where everybody may do everything.
         link: the external broker; None for none.
+        broker_auth: who may do what at external brokers; None leaves that to them.
     """
 
     host: str = "127.0.0.1"
@@ -63,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tls: TlsOptions | None = None
     auth: AuthOptions | None = None
     link: LinkOptions | None = None
+    broker_auth: BrokerAuthOptions | None = None
 
     @property
     def on_loopback(self) -> bool:

@@ -70,6 +70,10 @@ class Acl(NamedTuple):
         return Acl(_widest([*self.subscribe, *subscribe]), _widest([*self.publish, *publish]), self.complete)
 
 
+EVERYTHING = Acl(("#",), ("#",), True)
+"""What those may do who may do everything. (`#` covers no topic below `$`: MQTT 5 §4.7.2.)"""
+
+
 def acl_of(policy: Policy, identity: Identity) -> Acl:
     """All that can be listed of what an identity may hear and say."""
     solver = _Solver(policy, identity)

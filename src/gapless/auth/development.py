@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable
 
+from gapless.auth.acl import EVERYTHING, Acl
 from gapless.auth.gate import Credentials, Identity, Operation
 from gapless.auth.leases import Holder, Lease, Leases
 from gapless.errors import Forbidden, Unauthorized
@@ -50,6 +51,10 @@ class DevelopmentGate:
 
     def check_operate(self, identity: Identity, operation: Operation) -> None:
         """Everybody may."""
+
+    def rights(self, identity: Identity) -> Acl:
+        """Everything."""
+        return EVERYTHING
 
     def hold(self, identity: Identity, holder: Holder) -> Lease:
         """See `Gate.hold`. Nothing ends it."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import quote
 
 import msgspec
 
 from gapless.auth.leases import Holder, Lease
+
+if TYPE_CHECKING:
+    from gapless.auth.acl import Acl
 
 Operation = Literal["metrics", "admin"]
 """What people and programs that run the gateway do at it, beside hearing and speaking."""
@@ -163,6 +166,9 @@ class Gate(Protocol):
         Raises:
             Forbidden: it may not.
         """
+
+    def rights(self, identity: Identity) -> Acl:
+        """What the identity may hear and say, as far as topic filters can list it, for brokers that keep lists."""
 
     def hold(self, identity: Identity, holder: Holder) -> Lease:
         """Tie a connection to the identity it was let in with.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from gapless.auth.acl import Acl, acl_of
 from gapless.auth.ask import Application, Ask, one_by_one
 from gapless.auth.ask_http import HttpAsk
 from gapless.auth.audit import WINDOW, Audit
@@ -202,6 +203,10 @@ class PolicyGate:
         if identity.roles.isdisjoint(roles) and not (identity.service and not identity.roles):
             self.audit.denied(identity, "operate", operation)
             raise Forbidden(f"you may not use {operation}", hint=f"it takes one of the roles {', '.join(roles)}")
+
+    def rights(self, identity: Identity) -> Acl:
+        """See `Gate.rights`."""
+        return acl_of(self.policy, identity)
 
     def _answer(self, identity: Identity) -> Callable[[Question], bool | None]:
         return lambda question: self.application.answer(identity, question)

@@ -49,6 +49,7 @@ class StateKind(StrEnum):
     LINK_RECEIVED = "link_received"
     LINK_VERSION = "link_version"
     REVOCATION = "revocation"
+    BROKER_LOGIN = "broker_login"
 
 
 class StateWrite(NamedTuple):

@@ -21,12 +21,20 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
 from gapless.auth import Ask, DevelopmentGate, Gate, PolicyGate
+from gapless.brokers import BROKER_PATH, BrokerAccess
 from gapless.config import Settings, check_exposure
 from gapless.envelope import read_envelope
 from gapless.event import Origin
 from gapless.eventlog import EventLog, MemoryLog, SqliteLog
 from gapless.gateway.http_server import HttpServer
-from gapless.gateway.samples import gate_samples, link_samples, mqtt_samples, socketio_samples, tls_samples
+from gapless.gateway.samples import (
+    broker_samples,
+    gate_samples,
+    link_samples,
+    mqtt_samples,
+    socketio_samples,
+    tls_samples,
+)
 from gapless.hub import Hub
 from gapless.ingress import Accepted, Ingress, Publication
 from gapless.link import BrokerLink
@@ -80,6 +88,7 @@ class Gateway:
         self.socketio = SocketIoDoor(**common, options=settings.socketio)
         self.mqtt = MqttEdge(**common, options=settings.edge)
         self.link = _make_link(self, gate) if settings.link is not None else None
+        self.brokers = _make_brokers(self, gate)
         self.http = HttpDoors(
             **common,
             topic_map=self.topic_map,
@@ -99,6 +108,8 @@ class Gateway:
         app = Starlette()
         self.http.mount(app)
         app.mount(self.settings.socketio.path, self.socketio.app)
+        if self.brokers is not None and self.brokers.door is not None:
+            app.mount(BROKER_PATH, self.brokers.door)
         mqtt = WebSocketRoute("/mqtt", self.mqtt.websocket_app)
         mqtt.app = self.mqtt.websocket_app  # an ASGI application: Starlette takes any function for a handler
         app.router.routes.append(mqtt)  # a mount would want "/mqtt/", which no MQTT client asks for
@@ -123,6 +134,9 @@ class Gateway:
                 undo.push_async_callback(self.gate.stop)
             await self.hub.start()
             undo.push_async_callback(self._stop_http)  # after the doors, which end their polls and streams
+            if self.brokers is not None:
+                await self.brokers.start()
+                undo.push_async_callback(self.brokers.stop)
             if self.link is not None:
                 await self.link.start()
                 undo.push_async_callback(self.link.stop)
@@ -296,6 +310,8 @@ class Gateway:
             yield from gate_samples(self.gate)
         if self.tls is not None:
             yield from tls_samples(self.tls)
+        if self.brokers is not None:
+            yield from broker_samples(self.brokers)
         if self.link is not None:
             yield from link_samples(self.link)
 
@@ -323,6 +339,20 @@ def _make_link(gateway: Gateway, gate: Gate) -> BrokerLink:
         log=gateway.log,
         gate=gate,
         topic_map=gateway.topic_map,
+    )
+
+
+def _make_brokers(gateway: Gateway, gate: Gate) -> BrokerAccess | None:
+    settings = gateway.settings
+    if settings.broker_auth is None:
+        return None
+    link = gateway.link
+    return BrokerAccess(
+        options=settings.broker_auth,
+        gate=gate,
+        log=gateway.log,
+        link=settings.link,
+        link_client_id=lambda: None if link is None else link.client_id,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from gapless.auth import PolicyGate
+from gapless.brokers import BrokerAccess
 from gapless.link import BrokerLink
 from gapless.transports.http import Sample
 from gapless.transports.mqtt import MqttEdge
@@ -128,3 +129,13 @@ def tls_samples(tls: ServerTls) -> Iterator[Sample]:
     yield Sample("gapless_tls_reloads", "counter", "Times that changed TLS files were taken.", tls.reloads)
     bad = "1 while the TLS files as they are now cannot be used, and older ones are."
     yield Sample("gapless_tls_files_unusable", "gauge", bad, int(tls.problem is not None))
+
+
+def broker_samples(brokers: BrokerAccess) -> Iterator[Sample]:
+    """What brokers asked, and what they were answered."""
+    known = "Clients of brokers whose questions are answered by their token."
+    yield Sample("gapless_broker_clients", "gauge", known, len(brokers.logins))
+    if brokers.door is not None:
+        for (broker, call, outcome), count in sorted(brokers.door.answers.items()):
+            labels = {"broker": broker, "call": call, "outcome": outcome}
+            yield Sample("gapless_broker_answers", "counter", "Questions of brokers, by answer.", count, labels)
