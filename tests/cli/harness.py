@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from typer.testing import CliRunner
 
+from gapless.cli.app import app
 from gapless.testing import Gateway
 
 TRANSPORTS = ["socketio", "mqtt", "sse", "poll"]
@@ -33,6 +35,15 @@ class Finished(NamedTuple):
     def lines(self) -> list[dict[str, object]]:
         """Standard output as JSON lines."""
         return [msgspec.json.decode(line, type=dict[str, object]) for line in self.out.splitlines()]
+
+
+def here(*arguments: str, env: dict[str, str] | None = None) -> Finished:
+    """Run a command in this process: quick, for what ends before it connects anywhere."""
+    without = dict.fromkeys(name for name in os.environ if name.startswith("GAPLESS_"))
+    environment = {**without, "COLUMNS": "200", **(env or {})}
+    result = CliRunner().invoke(app, arguments, prog_name="gapless", env=environment)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return Finished(result.exit_code, result.stdout, result.stderr)
 
 
 async def gapless(

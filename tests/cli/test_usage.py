@@ -6,12 +6,10 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from typer.testing import CliRunner
 
 from gapless import __version__
-from gapless.cli.app import app
 from gapless.testing import free_port
-from tests.cli.harness import Finished, gapless
+from tests.cli.harness import gapless, here
 
 
 @pytest.fixture(autouse=True)
@@ -25,14 +23,7 @@ def _logs_as_before() -> Iterator[None]:
         logger.handlers[:] = handlers
 
 
-def here(*arguments: str) -> Finished:
-    """Run a command in this process: quick, for what ends before it connects anywhere."""
-    result = CliRunner().invoke(app, arguments, prog_name="gapless", env={"COLUMNS": "200"})
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return Finished(result.exit_code, result.stdout, result.stderr)
-
-
-COMMANDS = ["serve", "demo", "publish", "subscribe", "check", "torture"]
+COMMANDS = ["serve", "demo", "publish", "subscribe", "check", "token", "revoke", "torture"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -85,6 +76,12 @@ async def test_prints_its_version() -> None:
         (["subscribe", "--rooms", "a", "--transport", "pigeon"], "pigeon"),
         (["check"], "name one thing"),
         (["check", "tcp://h"], "tcp"),
+        (["token"], "whose token"),
+        (["token", "--user", "7", "--key", "/nowhere.pem"], "/nowhere.pem"),
+        (["token", "--user", "7", "--claim", "x", "--key", "/nowhere.pem"], "/nowhere.pem"),
+        (["key", "create", "--name", "a b", "--file", "/tmp/none.json"], "no name"),
+        (["revoke"], "name one of"),
+        (["revoke", "--user", "7", "--key", "x"], "name one of"),
         (["demo", "--port", "-1"], "greater than or equal to 0"),
         (["torture", "--seconds", "0"], "--seconds"),
         (["torture", "--keep", "."], "not empty"),

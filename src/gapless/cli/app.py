@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from gapless import __version__
-from gapless.cli import check, demo, publish, serve, subscribe, torture
+from gapless.cli import check, demo, key, publish, revoke, serve, subscribe, token, torture
 
 app = typer.Typer(
     name="gapless",
@@ -42,4 +42,7 @@ app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(epilog=publish.EXAMPLES)(publish.publish)
 app.command(epilog=subscribe.EXAMPLES)(subscribe.subscribe)
 app.command(epilog=check.EXAMPLES)(check.check)
+app.command(epilog=token.EXAMPLES)(token.token)
+app.add_typer(key.app, name="key")
+app.command(epilog=revoke.EXAMPLES)(revoke.revoke)
 app.command(epilog=torture.EXAMPLES)(torture.torture)

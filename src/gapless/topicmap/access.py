@@ -161,4 +161,4 @@ def _check_reachable(rooms: Sequence[RoomAccess]) -> None:
 
 
 def _of_map(texts: Sequence[str], where: str) -> tuple[Rule, ...]:
-    return parse_rules(texts, where=where, captures=(), place="map")
+    return parse_rules(texts, where=where, captures=(), place="everything" if where == "everything" else "unmapped")

@@ -23,7 +23,7 @@ ANY = "\0"
 """In a template that is filled partly: any text. (No topic and no room holds U+0000.)"""
 
 Kind = Literal["everyone", "users", "service", "role", "claim", "rooms", "room", "ask"]
-Place = Literal["room", "topic", "map"]
+Place = Literal["room", "topic", "unmapped", "everything"]
 
 # What is cheap is looked at first, and the application asked last.
 _ORDER: dict[str, int] = {name: number for number, name in enumerate(get_args(Kind))}
@@ -86,7 +86,7 @@ def parse_rules(texts: Iterable[str], *, where: str, captures: tuple[str, ...], 
     Args:
         where: names the row, for errors.
         captures: what templates may name here.
-        place: rules of rooms, of topic rows, and of the map as a whole know different conditions.
+        place: rules of rooms, of topic rows and of the map as a whole know different conditions.
 
     Raises:
         ConfigError: naming the row, the rule and the fix.
@@ -107,6 +107,11 @@ def _parse_rule(text: str, where: str, captures: tuple[str, ...], place: Place) 
 
 def _parse_condition(text: str, where: str, captures: tuple[str, ...], place: Place) -> Condition:
     match text.partition(":"):
+        case ("ask", "", "") if place == "everything":
+            raise ConfigError(
+                f"{where}: 'ask' cannot stand here: there is nothing yet to ask about",
+                hint="use it under [[room]], [[topic]] or unmapped_subscribe and unmapped_publish",
+            )
         case ("everyone" | "users" | "service" | "ask" as kind, "", ""):
             return Condition(cast("Kind", kind))
         case ("rooms", "", ""):
