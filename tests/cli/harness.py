@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from typer.testing import CliRunner
 
-from gapless.cli.app import app
+from gapless.cli.app import make_app
 from gapless.testing import Gateway
 
 TRANSPORTS = ["socketio", "mqtt", "sse", "poll"]
@@ -41,7 +41,7 @@ def here(*arguments: str, env: dict[str, str] | None = None) -> Finished:
     """Run a command in this process: quick, for what ends before it connects anywhere."""
     without = dict.fromkeys(name for name in os.environ if name.startswith("GAPLESS_"))
     environment = {**without, "COLUMNS": "200", **(env or {})}
-    result = CliRunner().invoke(app, arguments, prog_name="gapless", env=environment)
+    result = CliRunner().invoke(make_app(arguments), arguments, prog_name="gapless", env=environment)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return Finished(result.exit_code, result.stdout, result.stderr)
 

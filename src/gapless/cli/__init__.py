@@ -13,12 +13,12 @@ import sys
 
 def main() -> None:
     """Run the command line; the entry point of the script `gapless`."""
-    from gapless.cli.app import app  # here, so that importing this package costs nothing
+    from gapless.cli.app import make_app  # here, so that importing this package costs nothing
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no "×" is no reason to fail
-    app(prog_name="gapless")
+    make_app(sys.argv[1:])(prog_name="gapless")
 
 
 __all__ = ["main"]
