@@ -58,10 +58,19 @@ async def test_connect_says_all_a_client_needs() -> None:
             ("sse", f"http://{at}/api/stream{query}"),
             ("poll", f"http://{at}/api/events{query}"),
         ]
-        assert answer["rooms"] == [
-            {"room": "lead:1", "filters": [f"crm/leads/1/{verb}" for verb in ("created", "updated", "assigned")]},
-            {"room": "user:7", "filters": ["crm/users/7/presence", "crm/users/7/notifications/+"]},
-        ]
+        verbs = ("created", "updated", "assigned")
+        lead, user = answer["rooms"]
+        assert lead == {
+            "room": "lead:1",
+            "filters": [f"crm/leads/1/{verb}" for verb in verbs],
+            "mqtt": False,
+            "match": [
+                *({"pattern": f"crm/leads/{{leadId}}/{verb}", "room": "lead:{leadId}"} for verb in verbs),
+                {"pattern": "crm/activities/{activityId}/created", "room": "lead:{data.leadId}"},
+            ],
+        }
+        assert user["filters"] == ["crm/users/7/presence", "crm/users/7/notifications/+"]
+        assert user["mqtt"] is True
         assert answer["keepalive"] == {
             "mqtt_seconds": 60,
             "sse_heartbeat_seconds": 15.0,
@@ -107,6 +116,14 @@ async def test_connect_refuses_unknown_rooms_and_strangers(site: Site, http: htt
     error_of(await http.get("/api/connect?rooms=nothing:1"), 404, "unknown_room")
     async with running(Site(gate=DevelopmentGate("s3cret"))) as closed, client(closed) as stranger:
         error_of(await stranger.get("/api/connect"), 401, "unauthorized")
+
+
+async def test_connect_tells_rooms_that_are_refused_beside_the_others(site: Site) -> None:
+    answer = await connect(site, "?rooms=nothing:1,lead:1,topic:other/thing&partial=1")
+    *heard, refused = answer["rooms"]
+    assert [room["room"] for room in heard] == ["lead:1", "topic:other/thing"]
+    assert heard[1] == {"room": "topic:other/thing", "filters": ["other/thing"], "mqtt": True}
+    assert (refused["room"], refused["error"]["code"]) == ("nothing:1", "unknown_room")
 
 
 # --- health

@@ -52,6 +52,12 @@ async def test_a_burst_arrives_whole_and_in_order(gateway: Gateway, js: Path, tr
         assert await client.numbers(count) == list(range(count))
 
 
+async def test_a_ping_is_answered(gateway: Gateway, js: Path) -> None:
+    async with js_client(js) as client:
+        await client.connect(gateway.http_url)
+        assert await client.request("gapless:ping", {}) == {"ok": True}
+
+
 async def test_a_client_publishes_and_hears_itself(gateway: Gateway, js: Path) -> None:
     async with js_client(js) as client:
         await client.connect(gateway.http_url)

@@ -226,13 +226,25 @@ class TopicMap:
         if room.startswith(TOPIC_ROOM):
             return [room[len(TOPIC_ROOM) :]]
         filters: list[str] = []
-        for row in self.rows:
-            for template in row.rooms:
+        for pattern, template in self.sources_of(room):
+            if "{data." not in template:
                 match = _room_regex(template)[0].fullmatch(room)
-                if match is None or "{data." in template:
-                    continue
-                filters.append(_filter(row.pattern, match.groupdict()))
+                assert match is not None  # else it were no source
+                filters.append(_filter(pattern, match.groupdict()))
         return list(dict.fromkeys(filters))
+
+    def sources_of(self, room: str) -> list[tuple[str, str]]:
+        """Patterns of topics whose events may be in the room, each with the template that decides it.
+
+        An event is in the room where the template, filled from topic and data, gives its name. A room
+        `topic:…` has none: it is that of its topic.
+        """
+        return [
+            (row.pattern, template)
+            for row in self.rows
+            for template in row.rooms
+            if _room_regex(template)[0].fullmatch(room) is not None
+        ]
 
 
 def _fill_all(templates: Iterable[str], captures: Mapping[str, str], data: object) -> tuple[str, ...]:

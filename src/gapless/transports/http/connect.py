@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from gapless.auth import Gate
-from gapless.errors import InvalidRequest
+from gapless.auth import Gate, Identity
+from gapless.errors import Forbidden, InvalidRequest, InvalidTopic, UnknownRoom
 from gapless.hub import Hub
 from gapless.topicmap import TopicMap
 from gapless.transports.http.endpoint import encode
@@ -42,14 +43,32 @@ class Transport(msgspec.Struct, frozen=True):
     url: str
 
 
-class RoomFilters(msgspec.Struct, frozen=True):
-    """A room, and the MQTT topic filters under which its events are heard.
+class Source(msgspec.Struct, frozen=True):
+    """Where a room's events come from: topics of a pattern, where the template gives the room's name.
 
-    Rooms that come from an event's data have none for those events: no filter selects by payload.
+    The template is filled with the topic's captures and, as `{data.name}`, with fields of the data.
+    """
+
+    pattern: str
+    room: str
+
+
+class RoomDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A room, and how its events are heard.
+
+    Attributes:
+        filters: MQTT topic filters that bring them.
+        mqtt: whether the filters bring all of them. No filter selects by payload, so events that are in
+            the room for their data do not come over MQTT.
+        match: how to know that an event is in the room; none for a room `topic:…`.
+        error: why this room cannot be heard; the rest is empty then.
     """
 
     room: str
-    filters: list[str]
+    filters: list[str] = msgspec.field(default_factory=list)
+    mqtt: bool | None = None
+    match: list[Source] = msgspec.field(default_factory=list)
+    error: dict[str, Any] | None = None
 
 
 class KeepAlive(msgspec.Struct, frozen=True):
@@ -66,7 +85,7 @@ class ConnectAnswer(msgspec.Struct, frozen=True):
     epoch: str
     position: str
     transports: list[Transport]
-    rooms: list[RoomFilters]
+    rooms: list[RoomDescription]
     keepalive: KeepAlive
 
 
@@ -86,15 +105,42 @@ class ConnectDoor:
         """Handle `GET /api/connect`."""
         identity = await request.identify(self._gate, door="connect")
         options = self._options
-        rooms = sorted(await request.rooms(self._topic_map, self._gate, identity, maximum=options.max_rooms))
+        rooms, refused = await self._rooms(request, identity)
         answer = ConnectAnswer(
             epoch=self._hub.epoch,
             position=self._hub.position(),
             transports=self._transports(self._base(request), rooms),
-            rooms=[RoomFilters(room, self._topic_map.filters_for(room)) for room in rooms],
+            rooms=[*map(self._describe, rooms), *refused],
             keepalive=KeepAlive(options.mqtt_keepalive, options.stream_heartbeat, options.poll_max_wait),
         )
         await request.answer(200, encode(answer))
+
+    async def _rooms(self, request: Request, identity: Identity) -> tuple[list[str], list[RoomDescription]]:
+        """The rooms that may be heard, and (with `partial`) those that may not, each with its error."""
+        maximum = self._options.max_rooms
+        if not request.flag("partial"):
+            return sorted(await request.rooms(self._topic_map, self._gate, identity, maximum=maximum)), []
+        names = request.room_names(maximum=maximum)
+        await self._gate.prepare(identity, rooms=names)
+        allowed, refused = [], []
+        for room in sorted(names):
+            try:
+                self._topic_map.check_room(room)
+                self._gate.check_subscribe_room(identity, room)
+            except (UnknownRoom, InvalidTopic, Forbidden) as error:
+                refused.append(RoomDescription(room=room, error=error.to_wire()))
+            else:
+                allowed.append(room)
+        return allowed, refused
+
+    def _describe(self, room: str) -> RoomDescription:
+        sources = self._topic_map.sources_of(room)
+        return RoomDescription(
+            room=room,
+            filters=self._topic_map.filters_for(room),
+            mqtt=not any("{data." in template for _, template in sources),
+            match=[Source(pattern, template) for pattern, template in sources],
+        )
 
     def _base(self, request: Request) -> str:
         if self._options.public_url is not None:

@@ -250,7 +250,7 @@ def _connect(options: HttpOptions) -> Document:
                 "epoch": "k3x9a2",
                 "position": EXAMPLE_POSITION,
                 "transports": [{"name": "sse", "url": "http://localhost:8080/api/stream?rooms=lead:123"}],
-                "rooms": [{"room": "lead:123", "filters": ["crm/leads/123/created", "crm/leads/123/updated"]}],
+                "rooms": [{"room": "lead:123", "filters": ["crm/leads/123/created"], "mqtt": False}],
                 "keepalive": {"mqtt_seconds": 60, "sse_heartbeat_seconds": 15.0, "poll_max_wait_seconds": 60.0},
             },
         ),
@@ -258,7 +258,15 @@ def _connect(options: HttpOptions) -> Document:
         tag="Events",
     )
     operation["operationId"] = "connect"
-    operation["parameters"] = [_rooms(options, required=False)]
+    operation["parameters"] = [
+        _rooms(options, required=False),
+        _parameter(
+            "partial",
+            "1: a room that may not be heard, or does not exist, is answered with its `error` beside the others; "
+            "else the whole request is refused.",
+            {"type": "string", "enum": ["0", "1"], "default": "0"},
+        ),
+    ]
     return operation
 
 

@@ -190,16 +190,25 @@ class Request:
             UnknownRoom: no event can be sent to one of them.
             Forbidden: the identity may not hear one of them.
         """
-        rooms = frozenset(room for value in self.values("rooms") for room in value.split(",") if room)
-        if len(rooms) > maximum:
-            raise InvalidRequest(
-                f"{len(rooms)} rooms are over the limit", hint="ask for fewer", size=len(rooms), limit=maximum
-            )
+        rooms = self.room_names(maximum=maximum)
         for room in sorted(rooms):
             topic_map.check_room(room)
         await gate.prepare(identity, rooms=rooms)
         for room in sorted(rooms):
             gate.check_subscribe_room(identity, room)
+        return rooms
+
+    def room_names(self, *, maximum: int) -> frozenset[str]:
+        """The rooms of the query as they are there, neither known nor allowed.
+
+        Raises:
+            InvalidRequest: too many.
+        """
+        rooms = frozenset(room for value in self.values("rooms") for room in value.split(",") if room)
+        if len(rooms) > maximum:
+            raise InvalidRequest(
+                f"{len(rooms)} rooms are over the limit", hint="ask for fewer", size=len(rooms), limit=maximum
+            )
         return rooms
 
     # --- the body

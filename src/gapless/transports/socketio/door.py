@@ -36,6 +36,9 @@ from gapless.transports.socketio.sessions import SessionStore, StoredSession, ne
 
 logger = logging.getLogger("gapless.socketio")
 
+PING = "gapless:ping"
+"""Request by which a client learns that its connection is alive, and how long an answer takes."""
+
 TEND_INTERVAL = 3600.0
 """Seconds between two looks at what sessions may be forgotten."""
 
@@ -123,6 +126,7 @@ class SocketIoDoor:
         server.on("unsubscribe", self._answering(self._on_unsubscribe))
         server.on("publish", self._answering(self._on_publish))
         server.on("authenticate", self._answering(self._on_authenticate))
+        server.on(PING, self._answering(self._on_ping))
         server.on("*", self._on_unknown)
         for event in self._aliases:
             server.on(event, self._alias_handler(self._aliases[event]))
@@ -411,6 +415,9 @@ class SocketIoDoor:
         self._access.review(client)
         expires = None if identity.expires is None else format_time(int(identity.expires * 1000))
         return {"ok": True, "expires": expires}
+
+    async def _on_ping(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
+        return {"ok": True}
 
     async def _on_publish(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
         envelope = _envelope(document)
