@@ -15,6 +15,9 @@ from gapless.transports.socketio.packets import Packet, decode_socketio_packet
 
 logger = logging.getLogger("gapless.socketio")
 
+APART = 0.002
+"""Seconds between CONNECT and what the application emitted before it."""
+
 CONNECT_WITHIN = 45.0
 """Seconds after which a connection that is in no namespace is closed, as Node's server does."""
 
@@ -58,7 +61,13 @@ class ProtocolManager(socketio.AsyncManager):  # type: ignore[misc]
         await super().emit(event, data, namespace, room=room, skip_sid=skipped, callback=callback, **options)
 
     async def connect(self, sid: str, namespace: str) -> Any:
-        """CONNECT was sent: what was emitted meanwhile follows."""
+        """CONNECT was sent: what was emitted meanwhile follows, in a read of its own.
+
+        Where both come in one read, a client that begins to listen for events once it is told of its
+        CONNECT, as the official test suite does, misses what follows.
+        """
+        if self._held.get(sid):
+            await asyncio.sleep(APART)
         while self._held.get(sid):
             await self._held[sid].pop(0)()
         self._held.pop(sid, None)
