@@ -15,7 +15,7 @@ from gapless.auth import Ask, AuthOptions, Certificate, Credentials, Identity, P
 from gapless.auth.api_keys import create_key, remove_key
 from gapless.errors import ConfigError, Forbidden, LogUnavailable, NotDecided, Unauthorized
 from gapless.eventlog import MemoryLog, SqliteLog, StateKind
-from gapless.topicmap import crm_map
+from gapless.topicmap import Row, TopicMap, crm_map
 from tests.auth.support import NOW, SECRET, Clock, token
 
 
@@ -150,6 +150,33 @@ async def test_decisions_of_one_token_do_not_serve_another() -> None:
     second = await enter(gate, token(roles=["SALES"], jti="same"))
     with pytest.raises(Forbidden):
         gate.check_subscribe_room(second, "org:global")
+
+
+async def test_a_decision_kept_for_a_row_is_the_one_of_each_topic() -> None:
+    gate = make()
+    manager, sales = await enter(gate, token(roles=["MANAGER"])), await enter(gate, token(roles=["SALES"]))
+    topics = ["crm/leads/1/updated", "crm/users/7/presence", "crm/users/8/presence", "$SYS/x", "crm/leads//updated"]
+    for _ in range(2):
+        assert [publishes(gate, manager, topic) for topic in topics] == [True, True, False, False, True]
+        assert [publishes(gate, sales, topic) for topic in topics] == [False, True, False, False, False]
+    assert gate.policy.subject_of("crm/leads/1/updated") == "crm/leads/{leadId}/updated"
+    assert gate.policy.subject_of("crm/users/7/presence") == "crm/users/7/presence"
+
+
+async def test_a_row_that_could_hold_server_topics_does_not_open_them() -> None:
+    row = Row("{any}/x", "x", publish=("users",))
+    gate = PolicyGate(TopicMap([row]), AuthOptions(secret=SECRET), clock=Clock())
+    identity = await enter(gate)
+    assert publishes(gate, identity, "a/x")
+    assert not publishes(gate, identity, "$SYS/x")
+
+
+def publishes(gate: PolicyGate, identity: Identity, topic: str) -> bool:
+    try:
+        gate.check_publish(identity, topic)
+    except Forbidden:
+        return False
+    return True
 
 
 async def test_the_application_decides_after_it_was_asked() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from gapless.auth import DevelopmentGate
+from gapless.auth import AuthOptions, DevelopmentGate, Gate, PolicyGate
 from gapless.envelope import Envelope
 from gapless.event import Origin
 from gapless.eventlog import MemoryLog
@@ -131,7 +131,7 @@ class MqttReaders(Middle):
     version = ProtocolVersion.V311
 
     async def connect(self, readers: int) -> None:
-        gate = DevelopmentGate()
+        gate = self.make_gate()
         self.edge = MqttEdge(ingress=self.ingress, hub=self.hub, log=self.log, gate=gate)
         await self.edge.start()
         self.sockets: list[tuple[TcpProtocol, CountingSocket]] = []
@@ -142,6 +142,10 @@ class MqttReaders(Middle):
             while sock.last[:1] != b"\x90":
                 await asyncio.sleep(0)
             self.sockets.append((protocol, sock))
+
+    @staticmethod
+    def make_gate() -> Gate:
+        return DevelopmentGate()
 
     async def client(self, client_id: str) -> tuple[TcpProtocol, CountingSocket]:
         protocol, sock = TcpProtocol(self.edge), CountingSocket(self)
@@ -211,6 +215,15 @@ class MqttPublisher(MqttReaders):
         self.protocol.data_received(self.packets)
         while not self.sock.last:
             await asyncio.sleep(0)
+
+
+class RuledMqttPublisher(MqttPublisher):
+    """The same, by the rules of the map."""
+
+    @staticmethod
+    def make_gate() -> Gate:
+        options = AuthOptions(secret="of-thirty-two-bytes-and-a-few-more", anonymous_roles=("MANAGER",))
+        return PolicyGate(crm_map(), options)
 
 
 class HttpScenario(Middle):

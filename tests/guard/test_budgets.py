@@ -21,6 +21,7 @@ BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     scenarios.Burst: (NOTHING, Budget(calls=700, blocks=80)),
     scenarios.RestPublisher: (NOTHING, Budget(calls=260, writes=1, blocks=14)),
     scenarios.MqttPublisher: (Budget(calls=168, blocks=13), Budget(calls=170, writes=1, blocks=10)),
+    scenarios.RuledMqttPublisher: (Budget(calls=176, blocks=13), Budget(calls=178, writes=1, blocks=10)),
     scenarios.SocketIoReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=230, blocks=16)),
     scenarios.SocketIoBurst: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=960, blocks=140)),
     scenarios.MqttReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=225, blocks=20)),

@@ -79,6 +79,8 @@ class Policy:
         self.topic_map = topic_map
         self._access = topic_map.access
         self._rows = [_Row(number, row) for number, row in enumerate(topic_map.rows)]
+        rules = zip(topic_map.rows, self._access.publish, strict=True)
+        self._uniform = {row.pattern for row, publish in rules if not _depends_on_topic(publish)}
 
     def room(self, identity: Identity, room: str, answers: Answers) -> Decision:
         """Whether the identity may hear a room."""
@@ -97,6 +99,13 @@ class Policy:
         """Whether the identity may publish to every topic that a valid filter covers: for lists of rights."""
         levels = topic_filter.split("/")
         return _Check(self, identity, answers).decide(lambda check: check.publishes_filter(topic_filter, levels))
+
+    def subject_of(self, topic: str) -> str:
+        """For keeping decisions about publishing: the row's pattern, where they are the same for all its topics."""
+        if topic.startswith("$"):
+            return topic
+        row = self.topic_map.route(topic).row
+        return row.pattern if row is not None and row.pattern in self._uniform else topic
 
     def grants(self) -> list[Grant]:
         """The whole policy, line by line. What is not in it is denied."""
@@ -147,6 +156,10 @@ class _Row:
         self.filter = CAPTURE.sub("+", row.pattern)
         # No filter selects by payload: rooms that come from it count for nothing here.
         self.rooms = [template for template in row.rooms if "{data." not in template]
+
+
+def _depends_on_topic(rules: tuple[Rule, ...]) -> bool:
+    return any(condition.kind == "ask" or "{" in condition.template for rule in rules for condition in rule.conditions)
 
 
 def _level(level: str, bindings: Bindings) -> str:

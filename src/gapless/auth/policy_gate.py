@@ -171,7 +171,11 @@ class PolicyGate:
         known, answer = self._of(identity), self._answer(identity)
         decisions = [self.policy.room(identity, room, answer) for room in rooms if room not in known.rooms]
         decisions += [self.policy.topic_filter(identity, each, answer) for each in filters if each not in known.filters]
-        decisions += [self.policy.publish(identity, topic, answer) for topic in topics if topic not in known.topics]
+        decisions += [
+            self.policy.publish(identity, topic, answer)
+            for topic in topics
+            if self.policy.subject_of(topic) not in known.topics
+        ]
         questions = [question for decision in decisions for question in decision.questions]
         if questions:
             await self.application.ask(identity, questions)
@@ -193,9 +197,10 @@ class PolicyGate:
     def check_publish(self, identity: Identity, topic: str) -> None:
         """See `Gate.check_publish`."""
         known = self._of(identity)
-        if topic not in known.topics:
+        kept = self.policy.subject_of(topic)  # of most rows one decision serves all topics
+        if kept not in known.topics:
             decision = self.policy.publish(identity, topic, self._answer(identity))
-            self._decide(identity, "publish", topic, known.topics, decision)
+            self._decide(identity, "publish", topic, known.topics, decision, kept)
 
     def check_operate(self, identity: Identity, operation: Operation) -> None:
         """See `Gate.check_operate`. Back ends whose key no role narrows may."""
@@ -228,10 +233,18 @@ class PolicyGate:
             self._known.clear()
             self._known_count = 0
 
-    def _decide(self, identity: Identity, kind: str, subject: str, allowed: set[str], decision: Decision) -> None:
+    def _decide(
+        self,
+        identity: Identity,
+        kind: str,
+        subject: str,
+        allowed: set[str],
+        decision: Decision,
+        kept: str | None = None,
+    ) -> None:
         if decision.allowed:
             if not decision.asked:  # what the application says holds for a while only
-                allowed.add(subject)
+                allowed.add(kept or subject)
                 self._count()
             return
         what = f"{_VERBS[kind]} {subject[:120]!r}"

@@ -318,7 +318,8 @@ def _recheck() -> Document:
 
 
 def _body(schema: str, example: Any) -> Document:
-    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+    examples = {"one": {"summary": "A user's", "value": example}}
+    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}, "examples": examples}
     return {"required": True, "content": {"application/json": content}}
 
 
