@@ -164,10 +164,9 @@ class EventIds:
     def __call__(self) -> str:
         stamp = int(self._clock() * 1000) << 12
         self._last = stamp if stamp > self._last else self._last + 1
-        ms, counter = self._last >> 12, self._last & 0xFFF
-        value = (ms << 80) | (0x7 << 76) | (counter << 64) | (0b10 << 62) | self._random(62)
-        text = f"{value:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        head = f"{self._last >> 12:012x}"
+        tail = f"{(0b10 << 62) | self._random(62):016x}"
+        return f"{head[:8]}-{head[8:]}-7{self._last & 0xFFF:03x}-{tail[:4]}-{tail[4:]}"
 
 
 def format_time(milliseconds: int) -> str:

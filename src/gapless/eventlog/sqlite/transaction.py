@@ -28,15 +28,16 @@ _MAX_INTEGER = 2**63 - 1
 
 _INSERT_EVENTS = """
 INSERT INTO events ("offset", id, topic, total, appended, body)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-    json_extract(value, '$[3]'), ?3, substr(?2, json_extract(value, '$[4]'), json_extract(value, '$[5]'))
-FROM json_each(?1)
+SELECT ?4 + entries.key, json_extract(value, '$[0]'), json_extract(value, '$[1]'),
+    json_extract(value, '$[2]'), ?3, substr(?2, json_extract(value, '$[3]'), json_extract(value, '$[4]'))
+FROM json_each(?1) AS entries
 """
+# By room: nothing must be taken out of an array for each row, and neighbours in the index come together.
 # A caller's event may name a room twice.
 _INSERT_ROOMS = f"""
 INSERT OR IGNORE INTO event_rooms (block, room, "offset")
-SELECT json_extract(value, '$[0]') >> {BLOCK_BITS}, json_extract(value, '$[1]'), json_extract(value, '$[0]')
-FROM json_each(?1)
+SELECT offsets.value >> {BLOCK_BITS}, wanted.key, offsets.value
+FROM json_each(?1) AS wanted CROSS JOIN json_each(wanted.value) AS offsets
 """
 _SELECT_KNOWN = """
 SELECT events.id, events."offset", events.body
@@ -90,8 +91,9 @@ class Transaction:
         self._connection = connection
         self._epoch = epoch
         self._known: dict[str, Record] = {}
-        self._events: list[tuple[int, str, str, int, bytes]] = []
-        self._rooms: list[tuple[int, str]] = []
+        self._first = tip.head + 1
+        self._events: list[tuple[str, str, int, bytes]] = []  # their offsets have no holes
+        self._rooms: dict[str, list[int]] = {}
         self._retained: dict[str, tuple[Record, bytes] | None] = {}
         self._state: dict[tuple[StateKind, str], bytes | None] = {}
         self._durable = False
@@ -143,7 +145,7 @@ class Transaction:
         """
         execute = self._connection.execute
         if self._events:
-            execute(_INSERT_EVENTS, (*pack(self._events), self.tip.appended))
+            execute(_INSERT_EVENTS, (*pack(self._events), self.tip.appended, self._first))
         if self._rooms:
             execute(_INSERT_ROOMS, (as_json(self._rooms),))
         kept = [
@@ -177,8 +179,9 @@ class Transaction:
             return Appended(known, duplicate=True)
         tip = self.tip
         record = self._known[event.id] = self._record(event, tip.head + 1)
-        self._events.append((record.offset, event.id, event.topic, tip.total, body))
-        self._rooms.extend((record.offset, room) for room in event.rooms)
+        self._events.append((event.id, event.topic, tip.total, body))
+        for room in event.rooms:
+            self._rooms.setdefault(room, []).append(record.offset)
         self.tip = Tip(record.offset, tip.total + event.size, tip.appended, max(tip.highest_id, event.id))
         if event.retain:
             self._retain(event.topic, record, body)
