@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from gapless.auth import AuthOptions
 from gapless.config import Settings, load_settings
 from gapless.errors import ConfigError
+from gapless.gateway import Gateway
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,3 +80,28 @@ def test_the_page_of_settings_is_up_to_date() -> None:
     script = ROOT / "scripts" / "configuration.py"
     result = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_without_keys_a_gateway_listens_on_loopback_only() -> None:
+    """From Python as from the command line."""
+    away = Settings(host="0.0.0.0", data=None)
+    with pytest.raises(ConfigError) as caught:
+        Gateway(away)
+    assert "0.0.0.0" in caught.value.message
+    assert "gapless token --new-secret" in caught.value.hint
+    Gateway(msgspec.structs.replace(away, insecure=True))
+    Gateway(msgspec.structs.replace(away, auth=AuthOptions(secret="of-thirty-two-bytes-and-a-few-more")))
+
+
+def test_the_settings_of_auth_are_read_and_masked(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        '[auth]\nsecret = "of-the-file"\naudience = "a"\nanonymous_roles = []\n'
+        '[[auth.keys]]\nkid = "1"\nsecret = "do-not-show"\n[auth.ask]\nurl = "http://h"\ntoken = "nor-this"\n',
+    )
+    settings = load_settings(path, environment={"GAPLESS_AUTH__SECRET": "of-the-environment"})
+    assert settings.auth is not None
+    assert (settings.auth.secret, settings.auth.audiences) == ("of-the-environment", ("a",))
+    assert (settings.auth.anonymous_roles, settings.auth.keys[0].kid) == ((), "1")
+    shown = repr(settings) + repr(settings.auth) + repr(settings.auth.ask)
+    assert not any(secret in shown for secret in ("of-the-environment", "do-not-show", "nor-this"))

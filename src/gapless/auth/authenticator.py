@@ -12,7 +12,7 @@ from typing import Any
 from gapless.auth.api_keys import PREFIX, ApiKeys
 from gapless.auth.gate import Certificate, Credentials, Identity
 from gapless.auth.jwks import KeySet
-from gapless.auth.keys import load_keys
+from gapless.auth.keys import Key, load_keys
 from gapless.auth.options import AuthOptions, check_auth
 from gapless.auth.tokens import TokenVerifier, UnknownKey
 from gapless.errors import Unauthorized
@@ -29,7 +29,7 @@ class Authenticator:
     """Lets clients in, by `[auth]`.
 
     Args:
-        keys_changed: called where an API key was removed or narrowed.
+        keys_changed: called where the API keys, or the published keys, are others now.
         clock: seconds since the Unix epoch.
 
     Raises:
@@ -47,7 +47,7 @@ class Authenticator:
         self._options = options
         self._keys_changed = keys_changed
         self.verifier = TokenVerifier(options, load_keys(options), clock)
-        self.key_set = KeySet(options, self.verifier.use) if options.jwks_url is not None else None
+        self.key_set = KeySet(options, self._use_published) if options.jwks_url is not None else None
         self.api_keys = ApiKeys(options.api_keys_file) if options.api_keys_file is not None else None
         self._certificate = re.compile(options.certificate_user) if options.certificate_user is not None else None
         roles = options.anonymous_roles
@@ -93,6 +93,12 @@ class Authenticator:
     def is_current(self, identity: Identity) -> bool:
         """Whether an API key is still there, with the same roles; True for whom has none."""
         return not identity.service or self.api_keys is None or self.api_keys.holds(identity)
+
+    def _use_published(self, keys: list[Key]) -> None:
+        before = self.verifier.names
+        self.verifier.use(keys)
+        if self.verifier.names != before:
+            self._keys_changed()
 
     async def _verify(self, token: str) -> Identity:
         try:

@@ -107,9 +107,8 @@ class PolicyGate:
 
     def _configuration(self) -> dict[str, object]:
         options = self._options
-        keys = [f"{key.algorithm}:{key.kid or '-'}" for key in self.authenticator.verifier.keys]
         return {
-            "keys": keys,
+            "keys": self.authenticator.verifier.names,
             "jwks": options.jwks_url,
             "issuer": options.issuer,
             "audience": list(options.audiences) or None,
@@ -160,7 +159,7 @@ class PolicyGate:
     def _keys_changed(self) -> None:
         ended = self._end_what_is_over()
         names = sorted(self.authenticator.api_keys.names) if self.authenticator.api_keys else []
-        self.audit.tell("keys changed", api_keys=names, ended=ended)
+        self.audit.tell("keys changed", keys=self.authenticator.verifier.names, api_keys=names, ended=ended)
 
     # --- what it may
 

@@ -54,6 +54,11 @@ class TokenVerifier:
         """The keys in use."""
         return tuple(self._keys)
 
+    @property
+    def names(self) -> list[str]:
+        """What may be told of the keys in use: `ES256:2026-01`."""
+        return [f"{key.algorithm}:{key.kid or '-'}" for key in self._keys]
+
     def verify(self, token: str) -> Identity:
         """Whom a token speaks of.
 
