@@ -7,15 +7,17 @@ import logging
 import re
 import time as _time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gapless.auth.api_keys import PREFIX, ApiKeys
 from gapless.auth.gate import Certificate, Credentials, Identity
-from gapless.auth.jwks import KeySet
 from gapless.auth.keys import Key, load_keys
 from gapless.auth.options import AuthOptions, check_auth
 from gapless.auth.tokens import TokenVerifier, UnknownKey
 from gapless.errors import Unauthorized
+
+if TYPE_CHECKING:
+    from gapless.auth.jwks import KeySet
 
 logger = logging.getLogger("gapless.auth")
 
@@ -47,7 +49,7 @@ class Authenticator:
         self._options = options
         self._keys_changed = keys_changed
         self.verifier = TokenVerifier(options, load_keys(options), clock)
-        self.key_set = KeySet(options, self._use_published) if options.jwks_url is not None else None
+        self.key_set = self._make_key_set(options)
         self.api_keys = ApiKeys(options.api_keys_file) if options.api_keys_file is not None else None
         self._certificate = re.compile(options.certificate_user) if options.certificate_user is not None else None
         roles = options.anonymous_roles
@@ -93,6 +95,13 @@ class Authenticator:
     def is_current(self, identity: Identity) -> bool:
         """Whether an API key is still there, with the same roles; True for whom has none."""
         return not identity.service or self.api_keys is None or self.api_keys.holds(identity)
+
+    def _make_key_set(self, options: AuthOptions) -> KeySet | None:
+        if options.jwks_url is None:
+            return None
+        from gapless.auth.jwks import KeySet  # loads httpx
+
+        return KeySet(options, self._use_published)
 
     def _use_published(self, keys: list[Key]) -> None:
         before = self.verifier.names

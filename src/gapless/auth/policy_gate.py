@@ -6,14 +6,13 @@ import asyncio
 import logging
 import time as _time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gapless.auth.acl import Acl, acl_of
 from gapless.auth.ask import Application, Ask, one_by_one
-from gapless.auth.ask_http import HttpAsk
 from gapless.auth.audit import WINDOW, Audit
-from gapless.auth.authenticator import Authenticator
 from gapless.auth.gate import Credentials, Identity, Operation, Source
 from gapless.auth.leases import Holder, Lease, Leases
 from gapless.auth.options import AuthOptions
@@ -22,6 +21,9 @@ from gapless.auth.revocations import Revocation, RevocationKind, Revocations, re
 from gapless.errors import Forbidden, NotDecided, Unauthorized
 from gapless.eventlog import EventLog
 from gapless.topicmap import TopicMap
+
+if TYPE_CHECKING:
+    from gapless.auth.ask_http import HttpAsk
 
 logger = logging.getLogger("gapless.auth")
 
@@ -57,11 +59,14 @@ class PolicyGate:
         ask: Ask | None = None,
         clock: Callable[[], float] = _time.time,
     ) -> None:
+        # Loaded here: a gateway without keys starts without the libraries for tokens.
+        from gapless.auth.authenticator import Authenticator
+
         self.policy = Policy(topic_map)
         self.audit = Audit()
         self._options = options
         self.authenticator = Authenticator(options, keys_changed=self._keys_changed, clock=clock)
-        self._http_ask = HttpAsk(options.ask) if ask is None and options.ask.url is not None else None
+        self._http_ask = _http_ask(options) if ask is None and options.ask.url is not None else None
         self.application = Application(options.ask, self._http_ask if ask is None else one_by_one(ask))
         self.leases = Leases(clock, self.audit.note)
         # A certificate may live for years, and what it opens must stay closed.
@@ -300,6 +305,12 @@ class PolicyGate:
         who = None if by is None else (by.token_id if by.service else by.user_id)
         self.audit.tell("recheck", user=user_id, by=who, connections=changed)
         return changed
+
+
+def _http_ask(options: AuthOptions) -> HttpAsk:
+    from gapless.auth.ask_http import HttpAsk
+
+    return HttpAsk(options.ask)
 
 
 _VERBS = {"room": "hear", "filter": "hear all of", "publish": "publish to"}
