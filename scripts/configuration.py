@@ -16,6 +16,7 @@ import msgspec
 
 from gapless.auth import AskOptions, AuthOptions, KeyOptions
 from gapless.brokers import BrokerAuthOptions
+from gapless.brokers.options import MosquittoOptions
 from gapless.config import Settings
 from gapless.eventlog import Retention
 from gapless.ingress import Limits
@@ -39,6 +40,7 @@ TABLES: dict[str, tuple[str, type[Any]]] = {
     "http": ("REST, polling, server-sent events, pages", HttpOptions),
     "link": ("The external broker", LinkOptions),
     "broker_auth": ("Who may do what at external brokers", BrokerAuthOptions),
+    "broker_auth.mosquitto": ("How Mosquitto's dynamic security is told", MosquittoOptions),
 }
 INTRODUCTION = """# Configuration
 

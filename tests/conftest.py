@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gapless.testing import find_chromium, find_curl, find_mosquitto, find_mosquitto_client, find_node
+from gapless.testing import (
+    find_chromium,
+    find_curl,
+    find_dynamic_security,
+    find_mosquitto,
+    find_mosquitto_client,
+    find_node,
+)
 
 JS = Path(__file__).parent / "js"
 
@@ -20,6 +27,7 @@ def _node_with_packages() -> str | None:
 # marker → (finder, what is missing)
 _NEEDS = {
     "needs_mosquitto": (find_mosquitto, "Mosquitto"),
+    "needs_dynamic_security": (find_dynamic_security, "Mosquitto's plug-in mosquitto_dynamic_security.so"),
     "needs_mosquitto_clients": (lambda: find_mosquitto_client("mosquitto_sub"), "mosquitto_pub and mosquitto_sub"),
     "needs_node": (_node_with_packages, "Node.js with the packages of tests/js"),
     "needs_chromium": (find_chromium, "Chromium"),

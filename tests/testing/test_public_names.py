@@ -21,6 +21,7 @@ def test_the_public_names_are_these_and_documented() -> None:
         "Way",
         "find_chromium",
         "find_curl",
+        "find_dynamic_security",
         "find_mosquitto",
         "find_mosquitto_client",
         "find_node",

@@ -50,6 +50,7 @@ class StateKind(StrEnum):
     LINK_VERSION = "link_version"
     REVOCATION = "revocation"
     BROKER_LOGIN = "broker_login"
+    BROKER_ACCOUNT = "broker_account"
 
 
 class StateWrite(NamedTuple):

@@ -290,6 +290,8 @@ class Gateway:
             found["keys"] = self.gate.problem or "ok"
         if self.tls is not None:
             found["tls"] = self.tls.status
+        if self.brokers is not None and self.brokers.provision is not None:
+            found["broker_auth"] = self.brokers.problem or "ok"
         if self.link is not None:
             state = self.link.state
             problem = f"{state.status}: {state.error or 'no failure yet'}"

@@ -135,6 +135,12 @@ def broker_samples(brokers: BrokerAccess) -> Iterator[Sample]:
     """What brokers asked, and what they were answered."""
     known = "Clients of brokers whose questions are answered by their token."
     yield Sample("gapless_broker_clients", "gauge", known, len(brokers.logins))
+    if brokers.provision is not None:
+        accounts, control = brokers.provision.accounts, brokers.provision.control
+        yield Sample("gapless_broker_accounts", "gauge", "Accounts of ours at Mosquitto.", len(accounts))
+        told = "Commands sent to Mosquitto's dynamic security."
+        yield Sample("gapless_broker_commands", "counter", told, control.commands)
+        yield Sample("gapless_broker_in_line", "gauge", "Whether Mosquitto is told everything.", int(control.ready))
     if brokers.door is not None:
         for (broker, call, outcome), count in sorted(brokers.door.answers.items()):
             labels = {"broker": broker, "call": call, "outcome": outcome}

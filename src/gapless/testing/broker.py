@@ -6,6 +6,7 @@ import asyncio
 import base64
 import getpass
 import hashlib
+import json
 import os
 import secrets
 import tempfile
@@ -18,7 +19,7 @@ from gapless.testing.child import Child
 from gapless.testing.ports import free_port
 from gapless.testing.processes import Server
 from gapless.testing.tls import Certificates
-from gapless.testing.tools import ToolUnavailable, find_mosquitto
+from gapless.testing.tools import ToolUnavailable, find_dynamic_security, find_mosquitto
 
 _HOST = "127.0.0.1"
 
@@ -51,6 +52,8 @@ class BrokerConfig:
         tls: certificates for listeners with TLS beside the plain ones.
         require_client_certificate: refuse clients with no certificate of that authority (TLS only).
         websocket: WebSocket listeners beside the TCP ones.
+        dynamic_security: user and password of who administers the dynamic security plug-in; it then decides
+            who comes in, and keeps its clients and roles over restarts.
         lines: more lines for the configuration file, after all others.
     """
 
@@ -62,6 +65,7 @@ class BrokerConfig:
     tls: Certificates | None = None
     require_client_certificate: bool = False
     websocket: bool = False
+    dynamic_security: tuple[str, str] | None = field(default=None, repr=False)
     lines: Sequence[str] = ()
 
 
@@ -154,7 +158,7 @@ class Broker(Server):
             "log_type all",
             # As root Mosquitto would become its own user, who may not write here.
             f"user {getpass.getuser()}",
-            f"allow_anonymous {_yes(not config.users)}",
+            f"allow_anonymous {_yes(not config.users and config.dynamic_security is None)}",
             f"persistence {_yes(config.persistence)}",
             f"persistence_location {data}{os.sep}",
         ]
@@ -166,6 +170,8 @@ class Broker(Server):
             lines.append(f"max_inflight_messages {config.max_inflight_messages}")
         if config.users:
             lines.append(f"password_file {self._write_passwords()}")
+        if config.dynamic_security is not None:
+            lines += self._dynamic_security(*config.dynamic_security)
         for scheme, port in self._ports.items():
             lines += self._listener(scheme, port)
         lines += config.lines
@@ -185,6 +191,18 @@ class Broker(Server):
             ]
         return lines
 
+    def _dynamic_security(self, user: str, password: str) -> list[str]:
+        plugin = find_dynamic_security()
+        if plugin is None:
+            raise BrokerUnavailable(
+                "there is no plug-in for dynamic security on this machine", hint="Debian's package mosquitto has it"
+            )
+        path = self._folder / "dynamic-security.json"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(json.dumps(_administered_by(user, password)))
+        return [f"plugin {plugin}", f"plugin_opt_config_file {path}"]
+
     def _write_passwords(self) -> Path:
         path = self._folder / "passwords"
         path.touch(mode=0o600)
@@ -201,6 +219,25 @@ def _hashed(password: str) -> str:
     salt = secrets.token_bytes(12)
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
     return f"$7$101${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+def _administered_by(user: str, password: str) -> dict[str, object]:
+    """What `mosquitto_ctrl dynsec init` writes: one account, which may administer and nothing else."""
+    salt = secrets.token_bytes(12)
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
+    acls = [
+        {"acltype": kind, "topic": "$CONTROL/dynamic-security/#", "allow": True}
+        for kind in ("publishClientSend", "publishClientReceive", "subscribePattern")
+    ]
+    client = {
+        "username": user,
+        "password": base64.b64encode(digest).decode(),
+        "salt": base64.b64encode(salt).decode(),
+        "iterations": 101,
+        "roles": [{"rolename": "admin"}],
+    }
+    defaults = {"publishClientSend": False, "publishClientReceive": True, "subscribe": False, "unsubscribe": True}
+    return {"clients": [client], "roles": [{"rolename": "admin", "acls": acls}], "defaultACLAccess": defaults}
 
 
 @asynccontextmanager

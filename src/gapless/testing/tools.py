@@ -43,6 +43,16 @@ def find_mosquitto() -> str | None:
     return _find("mosquitto")
 
 
+def find_dynamic_security() -> str | None:
+    """The path of Mosquitto's plug-in for dynamic security, or None."""
+    for folder in ("/usr/lib", "/usr/local/lib", "/opt/homebrew/lib"):
+        for pattern in ("mosquitto_dynamic_security.so", "*/mosquitto_dynamic_security.so"):
+            found = next(iter(sorted(Path(folder).glob(pattern))), None)
+            if found is not None:
+                return str(found)
+    return None
+
+
 def find_mosquitto_client(name: str) -> str | None:
     """The path of `mosquitto_pub`, `mosquitto_sub` or `mosquitto_rr`, or None."""
     return _find(name)
