@@ -15,7 +15,7 @@ from gapless.transports.socketio.packets import Packet, decode_socketio_packet
 
 logger = logging.getLogger("gapless.socketio")
 
-APART = 0.002
+APART = 0.01
 """Seconds between CONNECT and what the application emitted before it."""
 
 CONNECT_WITHIN = 45.0
