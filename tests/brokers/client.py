@@ -87,9 +87,9 @@ class Client:
         assert isinstance(answer, Suback)
         return [not code.is_failure for code in answer.reason_codes]
 
-    async def publish(self, topic: str, payload: bytes = b"x") -> bool:
+    async def publish(self, topic: str, payload: bytes = b"x", *, retain: bool = False) -> bool:
         """Whether it was taken (MQTT 5 says so)."""
-        self.connection.send(Publish(topic, payload, qos=1, packet_id=7))
+        self.connection.send(Publish(topic, payload, qos=1, packet_id=7, retain=retain))
         answer = await self._next(Puback)
         assert isinstance(answer, Puback)
         return not ReasonCode(answer.reason_code).is_failure

@@ -47,12 +47,17 @@ class Desk:
         self._provision = provision
         self._clock = clock
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """See `BrokerDesk.urls`."""
+        return self._options.urls
+
     async def offer(
         self, identity: Identity, *, token: str | None, device: str | None, filters: Sequence[str]
     ) -> BrokerOffer | None:
         """See `BrokerDesk.offer`."""
         name = name_of(identity)
-        if not self._options.urls or not name:
+        if not name:
             return None
         client_id = f"{name}{SEPARATOR}{device or secrets.token_hex(6)}"
         match self._options.credentials:
@@ -107,7 +112,6 @@ class Desk:
         history = None if link is None else link.history_topic
         own = [each for each in self._judge.own_subscribe(identity) if each.endswith("/#")]
         return BrokerOffer(
-            urls=self._options.urls,
             username=username,
             password=password,
             client_id=client_id,

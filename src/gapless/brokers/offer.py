@@ -14,7 +14,6 @@ class BrokerOffer(msgspec.Struct, frozen=True, kw_only=True):
     """Credentials for an external broker.
 
     Attributes:
-        urls: where it is, in the order in which to try them.
         username, password, client_id: for CONNECT.
         expires: seconds since the Unix epoch at which they end; None for no end of their own.
         filters: those of the asked ones that may be subscribed to with them.
@@ -23,7 +22,6 @@ class BrokerOffer(msgspec.Struct, frozen=True, kw_only=True):
         heartbeat_topic: where the link tells the last positions of rooms; None where it may not be heard.
     """
 
-    urls: tuple[str, ...]
     username: str
     password: str
     client_id: str
@@ -39,6 +37,10 @@ class BrokerOffer(msgspec.Struct, frozen=True, kw_only=True):
 
 class BrokerDesk(Protocol):
     """Hands credentials out."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where the broker is, in the order in which to try them."""
 
     async def offer(
         self, identity: Identity, *, token: str | None, device: str | None, filters: Sequence[str]

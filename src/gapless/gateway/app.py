@@ -96,6 +96,7 @@ class Gateway:
             status=self.status,
             offers=self._offers,
             samples=self._samples,
+            broker=None if self.brokers is None else self.brokers.desk,
         )
         self.app = self._make_app()
         self._server: HttpServer | None = None

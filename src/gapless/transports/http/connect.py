@@ -10,13 +10,16 @@ from urllib.parse import quote
 import msgspec
 
 from gapless.auth import Gate, Identity
-from gapless.errors import Forbidden, InvalidRequest, InvalidTopic, UnknownRoom
+from gapless.brokers.offer import BrokerDesk
+from gapless.errors import Forbidden, InvalidRequest, InvalidTopic, Overloaded, UnknownRoom
+from gapless.event import format_time
 from gapless.hub import Hub
 from gapless.topicmap import TopicMap
 from gapless.transports.http.endpoint import encode
 from gapless.transports.http.options import HttpOptions
 from gapless.transports.http.request import Request
 
+_DEVICE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 
 
@@ -71,6 +74,42 @@ class RoomDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     error: dict[str, Any] | None = None
 
 
+class MqttCredentials(msgspec.Struct, frozen=True, kw_only=True):
+    """What to send in CONNECT.
+
+    Attributes:
+        username, password: None for none.
+        client_id: to be used as it is; None leaves it to the client.
+        expires: RFC 3339; None where they have no end of their own.
+    """
+
+    username: str | None = None
+    password: str | None = None
+    client_id: str | None = None
+    expires: str | None = None
+
+
+class BrokerAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The external broker.
+
+    Attributes:
+        urls: in the order in which to try them.
+        credentials: short-lived, where they were asked for (`broker=1`) and there are some for this client.
+        filters: which of the rooms' filters may be subscribed to with them.
+        history_topic: where to ask for what the broker dropped; `replies`: answers may come to topics below it.
+        heartbeat_topic: where the link tells the last positions of rooms, if it may be heard.
+        error: why there are no credentials now.
+    """
+
+    urls: list[str]
+    credentials: MqttCredentials | None = None
+    filters: list[str] = msgspec.field(default_factory=list)
+    history_topic: str | None = None
+    replies: str | None = None
+    heartbeat_topic: str | None = None
+    error: dict[str, Any] | None = None
+
+
 class KeepAlive(msgspec.Struct, frozen=True):
     """How long each connection may be silent, in seconds."""
 
@@ -87,33 +126,88 @@ class ConnectAnswer(msgspec.Struct, frozen=True):
     transports: list[Transport]
     rooms: list[RoomDescription]
     keepalive: KeepAlive
+    mqtt: MqttCredentials
+    broker: BrokerAnswer | None = None
 
 
 class ConnectDoor:
     """Answers `/api/connect`."""
 
     def __init__(
-        self, *, hub: Hub, gate: Gate, topic_map: TopicMap, options: HttpOptions, offers: Callable[[], Offers]
+        self,
+        *,
+        hub: Hub,
+        gate: Gate,
+        topic_map: TopicMap,
+        options: HttpOptions,
+        offers: Callable[[], Offers],
+        broker: BrokerDesk | None = None,
     ) -> None:
         self._hub = hub
         self._gate = gate
         self._topic_map = topic_map
         self._options = options
         self._offers = offers
+        self._broker = broker
 
     async def connect(self, request: Request) -> None:
         """Handle `GET /api/connect`."""
         identity = await request.identify(self._gate, door="connect")
         options = self._options
         rooms, refused = await self._rooms(request, identity)
+        described = [*map(self._describe, rooms), *refused]
+        device = _device(request)
         answer = ConnectAnswer(
             epoch=self._hub.epoch,
             position=self._hub.position(),
             transports=self._transports(self._base(request), rooms),
-            rooms=[*map(self._describe, rooms), *refused],
+            rooms=described,
             keepalive=KeepAlive(options.mqtt_keepalive, options.stream_heartbeat, options.poll_max_wait),
+            mqtt=MqttCredentials(
+                username=identity.user_id, password=request.token(), client_id=device, expires=_time(identity.expires)
+            ),
+            broker=await self._broker_for(request, identity, device, described),
         )
         await request.answer(200, encode(answer))
+
+    async def _broker_for(
+        self, request: Request, identity: Identity, device: str | None, rooms: list[RoomDescription]
+    ) -> BrokerAnswer | None:
+        """The external broker, with credentials where the client wants them: they may cost the broker something."""
+        if self._broker is None or not self._broker.urls:
+            return None
+        urls = list(self._broker.urls)
+        if not request.flag("broker"):
+            return BrokerAnswer(urls=urls)
+        filters = dict.fromkeys(each for room in rooms for each in room.filters)
+        heard = [each for each in filters if self._may_hear(identity, each)]
+        try:
+            offer = await self._broker.offer(identity, token=request.token(), device=device, filters=heard)
+        except Overloaded as error:
+            return BrokerAnswer(urls=urls, error=error.to_wire())
+        if offer is None:
+            nobody = Forbidden("there are no credentials for you", hint="come with the token of a user")
+            return BrokerAnswer(urls=urls, error=nobody.to_wire())
+        return BrokerAnswer(
+            urls=urls,
+            credentials=MqttCredentials(
+                username=offer.username,
+                password=offer.password,
+                client_id=offer.client_id,
+                expires=_time(offer.expires),
+            ),
+            filters=list(offer.filters),
+            history_topic=offer.history_topic,
+            replies=offer.replies,
+            heartbeat_topic=offer.heartbeat_topic,
+        )
+
+    def _may_hear(self, identity: Identity, topic_filter: str) -> bool:
+        try:
+            self._gate.check_subscribe_filter(identity, topic_filter)
+        except Forbidden:
+            return False
+        return True
 
     async def _rooms(self, request: Request, identity: Identity) -> tuple[list[str], list[RoomDescription]]:
         """The rooms that may be heard, and (with `partial`) those that may not, each with its error."""
@@ -166,3 +260,17 @@ class ConnectDoor:
             ("poll", f"{base}/api/events{query}"),
         ]
         return [Transport(name, url) for name, url in found if url]
+
+
+def _device(request: Request) -> str | None:
+    """What the client calls itself (`client=phone-1`), for a client id that is the same each time."""
+    device = request.value("client")
+    if device is not None and not _DEVICE.fullmatch(device):
+        raise InvalidRequest(
+            f"client is {device[:80]!r}", hint="use 1 to 64 letters, digits, '.', '_' and '-'", parameter="client"
+        )
+    return device
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else format_time(int(seconds * 1000))

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gapless.auth import Gate
+from gapless.brokers.offer import BrokerDesk
 from gapless.eventlog import EventLog
 from gapless.hub import Hub
 from gapless.ingress import Ingress
@@ -36,6 +37,7 @@ class HttpDoors:
         status: the state of the gateway's other components, each `ok` or what is wrong; for `/readyz`.
         offers: the other transports there are, asked at each `/api/connect`.
         samples: what the gateway's other parts count, asked at each `/metrics`.
+        broker: hands out credentials for an external broker at `/api/connect`.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class HttpDoors:
         status: Callable[[], Mapping[str, str]] = dict,
         offers: Callable[[], Offers] = Offers,
         samples: Callable[[], Iterable[Sample]] = tuple,
+        broker: BrokerDesk | None = None,
     ) -> None:
         self.options = options = options or HttpOptions()
         self._hub = hub
@@ -59,7 +62,9 @@ class HttpDoors:
         self.sse = SseDoor(hub=hub, log=log, gate=gate, topic_map=topic_map, options=options, clock=ingress.clock)
         self.fanouts = (self.polling, self.sse)
         self.health = Health(gate=gate, log=log, status=status)
-        self._connect = ConnectDoor(hub=hub, gate=gate, topic_map=topic_map, options=options, offers=offers)
+        self._connect = ConnectDoor(
+            hub=hub, gate=gate, topic_map=topic_map, options=options, offers=offers, broker=broker
+        )
         self._metrics = MetricsDoor(
             gate=gate,
             ingress=ingress,

@@ -252,6 +252,19 @@ def _connect(options: HttpOptions) -> Document:
                 "transports": [{"name": "sse", "url": "http://localhost:8080/api/stream?rooms=lead:123"}],
                 "rooms": [{"room": "lead:123", "filters": ["crm/leads/123/created"], "mqtt": False}],
                 "keepalive": {"mqtt_seconds": 60, "sse_heartbeat_seconds": 15.0, "poll_max_wait_seconds": 60.0},
+                "mqtt": {"username": "7", "password": "eyJhbGciOi…", "client_id": "phone", "expires": EXAMPLE_TIME},
+                "broker": {
+                    "urls": ["wss://broker.example.com/mqtt"],
+                    "credentials": {
+                        "username": "gapless-7~phone",
+                        "password": "…",
+                        "client_id": "7~phone",
+                        "expires": EXAMPLE_TIME,
+                    },
+                    "filters": ["crm/leads/123/created"],
+                    "history_topic": "gapless/history",
+                    "replies": "gapless/replies/7",
+                },
             },
         ),
         errors=(400, 401, 403, 404),
@@ -264,6 +277,17 @@ def _connect(options: HttpOptions) -> Document:
             "partial",
             "1: a room that may not be heard, or does not exist, is answered with its `error` beside the others; "
             "else the whole request is refused.",
+            {"type": "string", "enum": ["0", "1"], "default": "0"},
+        ),
+        _parameter(
+            "client",
+            "What the client calls itself, the same each time: its MQTT client id ends in it. 1 to 64 letters, "
+            "digits, '.', '_' and '-'.",
+            {"type": "string", "maxLength": 64},
+        ),
+        _parameter(
+            "broker",
+            "1: short-lived credentials for the external broker, where there is one.",
             {"type": "string", "enum": ["0", "1"], "default": "0"},
         ),
     ]
