@@ -21,6 +21,9 @@ from gapless.errors import Unauthorized
 MAX_VERIFIED = 10_000
 """Tokens whose signature is not verified again while their key is there."""
 
+MAX_TRIED = 8
+"""Keys that a token without a key id is tried with: each costs a verification."""
+
 _decode_claims = msgspec.json.Decoder(dict[str, Any]).decode
 _signatures = jwt.PyJWS()
 
@@ -106,7 +109,7 @@ class TokenVerifier:
         found = [key for key in fitting if key.algorithm == algorithm]
         if not found:
             raise UnknownKey("no key fits the token", hint="compare its header (kid, alg) with [auth]", reason="key")
-        return found
+        return found[:MAX_TRIED]
 
 
 def _read_claims(payload: Any) -> dict[str, Any]:
