@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs from the system's package manager what only the tests need, where that is possible.
-#   system_packages.sh test-tools        Mosquitto, its clients, Chromium, curl: what is missing of them
+#   system_packages.sh test-tools        Mosquitto, its clients, Chromium, curl, RabbitMQ: what is missing of them
 #   system_packages.sh install NAME...   named Debian packages
 # Never fails `test-tools`: what cannot be had is named, and its tests are reported as skipped by name.
 # GAPLESS_NO_SYSTEM_PACKAGES=1 installs nothing.
@@ -59,11 +59,17 @@ have_browser() {
     [ -x "/Applications/Chromium.app/Contents/MacOS/Chromium" ]
 }
 
+have_rabbitmq() {
+  [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || [ -x /opt/homebrew/sbin/rabbitmq-server ] ||
+    [ -x /usr/local/sbin/rabbitmq-server ]
+}
+
 missing_tools() { # one Debian package name a line
   command -v mosquitto >/dev/null || echo mosquitto
   command -v mosquitto_pub >/dev/null || echo mosquitto-clients
   have_browser >/dev/null || echo chromium
   command -v curl >/dev/null || echo curl
+  have_rabbitmq || echo rabbitmq-server
 }
 
 install_tool() {
@@ -73,6 +79,7 @@ install_tool() {
     case "$1" in
       mosquitto-clients) brew install --quiet mosquitto ;; # one formula has both; it starts no service
       chromium) brew install --quiet --cask chromium ;;
+      rabbitmq-server) brew install --quiet rabbitmq ;;
       *) brew install --quiet "$1" ;;
     esac
   else
@@ -98,6 +105,7 @@ test_tools() {
       mosquitto) marker=needs_mosquitto ;;
       mosquitto-clients) marker=needs_mosquitto_clients ;;
       chromium) marker=needs_chromium ;;
+      rabbitmq-server) marker=needs_rabbitmq ;;
       *) marker=needs_curl ;;
     esac
     say "$tool is missing and cannot be installed from here: tests marked $marker will be skipped"

@@ -16,6 +16,7 @@ from gapless.testing import (
     find_mosquitto_client,
     find_node,
 )
+from tests.brokers.rabbitmq import find_rabbitmq
 
 JS = Path(__file__).parent / "js"
 
@@ -29,6 +30,7 @@ _NEEDS = {
     "needs_mosquitto": (find_mosquitto, "Mosquitto"),
     "needs_dynamic_security": (find_dynamic_security, "Mosquitto's plug-in mosquitto_dynamic_security.so"),
     "needs_mosquitto_clients": (lambda: find_mosquitto_client("mosquitto_sub"), "mosquitto_pub and mosquitto_sub"),
+    "needs_rabbitmq": (find_rabbitmq, "RabbitMQ with its MQTT plugin"),
     "needs_node": (_node_with_packages, "Node.js with the packages of tests/js"),
     "needs_chromium": (find_chromium, "Chromium"),
     "needs_curl": (find_curl, "curl"),

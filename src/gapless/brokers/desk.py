@@ -7,8 +7,6 @@ import secrets
 import time as _time
 from collections.abc import Callable, Sequence
 
-import jwt
-
 from gapless.auth import Acl, Identity
 from gapless.brokers.asked.emqx import acl_claim
 from gapless.brokers.judge import Judge
@@ -73,6 +71,8 @@ class Desk:
 
     def _with_jwt(self, identity: Identity, name: str, client_id: str, filters: Sequence[str]) -> BrokerOffer:
         """A token for EMQX. What it names as user and client must be what the client connects as."""
+        import jwt  # only where it is needed: it loads the whole of cryptography
+
         acl = self._judge.rights(identity)
         acl = Acl((), (), acl.complete).with_more(subscribe=[*filters, *acl.subscribe], publish=acl.publish)
         lines = acl_claim(acl, limit=self._options.jwt_lines)
