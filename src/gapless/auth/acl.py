@@ -11,12 +11,13 @@ everything is allowed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice, product
 from typing import Literal, NamedTuple
 
 from gapless.auth.gate import Identity
-from gapless.auth.policy import Action, Decision, Policy, Question, claim_of
+from gapless.auth.policy import Action, Policy, Question, claim_of
 from gapless.mqtt.filters import covers
 from gapless.topicmap.access import RoomAccess
 from gapless.topicmap.row import CAPTURE, Row, as_text
@@ -93,23 +94,28 @@ class _Solver:
 
     def filters(self, action: Action) -> tuple[str, ...]:
         """The filters that the policy allows as a whole."""
-        if self._may(action, "#"):
+        decide = self._policy.topic_filter if action == "subscribe" else self._policy.publish_filter
+        if decide(self._identity, "#", _unknown).allowed:
             return ("#",)
         unmapped = self._access.unmapped_subscribe if action == "subscribe" else self._access.unmapped_publish
         self.left_out |= bool(unmapped)
         allowed = []
         for number, row in enumerate(self._policy.topic_map.rows):
-            candidates = dict.fromkeys(_put(row.pattern, bindings, "+") for bindings in self._row(action, number, row))
-            allowed += [each for each in islice(candidates, _MAX_TRIED) if self._may(action, each)]
+            names = row.captures
+            for values in dict.fromkeys(
+                tuple(bindings.get(name) for name in names)
+                for bindings in islice(self._row(action, number, row), _MAX_TRIED)
+            ):
+                bindings = dict(zip(names, values, strict=True))
+                decision = self._policy.row(self._identity, action, number, bindings)
+                self.left_out |= decision.allowed is None
+                if decision.allowed:
+                    allowed.append(_put(row.pattern, bindings, "+"))
+                    if not any(values):
+                        break  # all of the row
         found = _widest(allowed)
         self.left_out |= len(found) > MAX_LINES
         return found[:MAX_LINES]
-
-    def _may(self, action: Action, topic_filter: str) -> bool:
-        decide = self._policy.topic_filter if action == "subscribe" else self._policy.publish_filter
-        decision: Decision = decide(self._identity, topic_filter, _unknown)
-        self.left_out |= decision.allowed is None
-        return bool(decision.allowed)
 
     def _row(self, action: Action, number: int, row: Row) -> Iterator[Bindings]:
         """What may be said of a row's captures: nothing, or what a rule and the claims give."""
@@ -183,9 +189,8 @@ def _unknown(question: Question) -> None:
 
 def _captured(template: str, text: str) -> Iterator[Bindings]:
     """The captures of a template that equals the text; those that the text leaves open are left out."""
-    names = CAPTURE.findall(template)
-    body = re.escape(CAPTURE.sub(ANY, template)).replace(re.escape(ANY), "(.*?)")
-    match = re.fullmatch(body, text, re.DOTALL)
+    names, regex = _compiled(template)
+    match = regex.fullmatch(text)
     if match is None:
         return
     found = dict(zip(names, match.groups(), strict=True))
@@ -194,12 +199,18 @@ def _captured(template: str, text: str) -> Iterator[Bindings]:
         yield {name: value for name, value in found.items() if value and value != ANY}
 
 
+@lru_cache(maxsize=1000)
+def _compiled(template: str) -> tuple[list[str], re.Pattern[str]]:
+    body = re.escape(CAPTURE.sub(ANY, template)).replace(re.escape(ANY), "(.*?)")
+    return CAPTURE.findall(template), re.compile(body, re.DOTALL)
+
+
 def _merge(into: Bindings, bindings: Bindings) -> bool:
     return all(into.setdefault(name, value) == value for name, value in bindings.items())
 
 
-def _put(pattern: str, bindings: Bindings, absent: str) -> str:
-    return CAPTURE.sub(lambda name: bindings.get(name[1], absent), pattern)
+def _put(pattern: str, bindings: Mapping[str, str | None], absent: str) -> str:
+    return CAPTURE.sub(lambda name: bindings.get(name[1]) or absent, pattern)
 
 
 def _widest(filters: Iterable[str]) -> tuple[str, ...]:

@@ -107,6 +107,14 @@ class Policy:
         row = self.topic_map.route(topic).row
         return row.pattern if row is not None and row.pattern in self._uniform else topic
 
+    def row(self, identity: Identity, action: Action, number: int, bindings: Bindings) -> Decision:
+        """Whether the identity may do it with all topics of a row whose captures are these; None leaves one open.
+
+        No other row has such topics, nor is any outside the map: so this says what asking for the filter says.
+        """
+        row = self._rows[number]
+        return _Check(self, identity, _unknown).decide(lambda check: check.acts_in_row(action, row, bindings))
+
     def grants(self) -> list[Grant]:
         """The whole policy, line by line. What is not in it is denied."""
         access = self._access
@@ -236,6 +244,16 @@ class _Check:
         row, bindings = found
         return self._any(self._access.publish[row.number], bindings, question)
 
+    def acts_in_row(self, action: Action, row: _Row, bindings: Bindings) -> bool | None:
+        topic_filter = "/".join(_level(level, bindings) for level in row.levels)
+        if topic_filter.startswith("$"):
+            return False
+        if self._any(self._access.everything, {}):
+            return True
+        if action == "subscribe":
+            return self._hears_row(row, bindings, topic_filter)
+        return self._any(self._access.publish[row.number], bindings, _about("publish", topic_filter))
+
     def publishes_filter(self, topic_filter: str, levels: list[str]) -> bool | None:
         if levels[0].startswith("$"):
             return False
@@ -322,6 +340,10 @@ class _Check:
         if answer is None:
             self._questions.append(question)
         return answer
+
+
+def _unknown(question: Question) -> None:
+    return None
 
 
 def _about(action: Action, topic_filter: str) -> Question | None:

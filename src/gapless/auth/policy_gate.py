@@ -215,7 +215,10 @@ class PolicyGate:
 
     def rights(self, identity: Identity) -> Acl:
         """See `Gate.rights`."""
-        return acl_of(self.policy, identity)
+        known = self._of(identity)
+        if known.rights is None:
+            known.rights = acl_of(self.policy, identity)
+        return known.rights
 
     def _answer(self, identity: Identity) -> Callable[[Question], bool | None]:
         return lambda question: self.application.answer(identity, question)
@@ -319,10 +322,11 @@ _VERBS = {"room": "hear", "filter": "hear all of", "publish": "publish to"}
 class _Known:
     """What an identity was found to be allowed, by rules alone."""
 
-    __slots__ = ("claims", "filters", "rooms", "topics")
+    __slots__ = ("claims", "filters", "rights", "rooms", "topics")
 
     def __init__(self, identity: Identity) -> None:
         self.claims = identity.claims
         self.rooms: set[str] = set()
         self.filters: set[str] = set()
         self.topics: set[str] = set()
+        self.rights: Acl | None = None
