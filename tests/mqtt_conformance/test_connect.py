@@ -229,7 +229,7 @@ async def test_response_information_is_never_sent(desk: Desk, version: ProtocolV
     assert connack.properties.response_information is None
 
 
-# Extended authentication, which the edge does not support
+# Extended authentication: one method, gapless-token, in one step
 
 
 @shows(v5="4.12.0-1 4.12.0-4 3.2.2-7")
@@ -256,6 +256,20 @@ async def test_auth_closes_the_connection(desk: Desk, version: ProtocolVersion, 
     client = await desk.client("c", version)
     client.send(Auth(code, Properties(authentication_method="SCRAM")))
     await client.expect_closed(ReasonCode.PROTOCOL_ERROR)
+
+
+@shows(v5="4.12.0-5")
+async def test_connack_and_auth_repeat_the_method(desk: Desk, version: ProtocolVersion) -> None:
+    method = Properties(authentication_method="gapless-token", authentication_data=b"")
+    client = await desk.say(Connect(desk.id("c"), version, properties=method))
+    connack = await client.expect(Connack)
+    assert connack.properties is not None
+    assert connack.properties.authentication_method == "gapless-token"
+    client.send(Auth(ReasonCode.REAUTHENTICATE, method))
+    auth = await client.expect(Auth)
+    assert auth.reason_code is ReasonCode.SUCCESS
+    assert auth.properties is not None
+    assert auth.properties.authentication_method == "gapless-token"
 
 
 def _expiry(seconds: int) -> Properties:

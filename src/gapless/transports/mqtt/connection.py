@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gapless.auth import Credentials, Identity
-from gapless.errors import Forbidden, InvalidRequest, LogError, Overloaded, Unauthorized
+from gapless.auth import Credentials, Identity, Lease
+from gapless.errors import Forbidden, InvalidRequest, LogError, NotDecided, Overloaded, Unauthorized
 from gapless.mqtt import (
     Auth,
     Connack,
@@ -38,6 +38,17 @@ from gapless.mqtt import (
     encode,
 )
 from gapless.mqtt.session import Session
+from gapless.transports.mqtt.access import (
+    ATTEMPTS,
+    METHOD,
+    REVOKED,
+    decide,
+    end_access,
+    reauthenticate,
+    review_connection,
+    review_session,
+    session_name,
+)
 from gapless.transports.mqtt.inbound import Inbound
 from gapless.transports.mqtt.output import Output, Writer, encode_fitting
 from gapless.transports.mqtt.reader import Reader
@@ -77,18 +88,23 @@ class Connection:
     """
 
     __slots__ = (
+        "_attempts",
         "_connect",
         "_connecting",
+        "_deciding",
         "_decoder",
         "_early",
         "_full",
         "_keep_alive",
         "_last_heard",
+        "_lease",
         "_loop",
         "_open",
+        "_parked",
         "_timer",
         "_whole",
         "address",
+        "authenticating",
         "bare",
         "client_id",
         "edge",
@@ -96,9 +112,11 @@ class Connection:
         "identity",
         "inbound",
         "lost",
+        "method",
         "output",
         "peer",
         "reader",
+        "reviewing",
         "version",
     )
 
@@ -116,6 +134,13 @@ class Connection:
         self.bare = False
         self.explain = True
         self.lost = False
+        self.method: str | None = None
+        self.authenticating = False
+        self.reviewing = False
+        self._lease: Lease | None = None
+        self._deciding = False
+        self._attempts = 0
+        self._parked: list[Packet] = []  # packets on which the application decides now, and those behind
         self._open = False
         self._full = False
         self._whole = True  # no packet is incomplete
@@ -167,7 +192,7 @@ class Connection:
         """It has drained."""
         self._full = False
         self.output.release_reading("answers")
-        if self._open:
+        if self._open and not self.reviewing:
             self.reader.resume()
 
     def connection_lost(self) -> None:
@@ -188,9 +213,16 @@ class Connection:
                 packets = packets[1:]
             self._early.extend(packets)
             return
+        if self._deciding:
+            self._parked += packets
+            return
         try:
-            for packet in packets:
-                self._handle(packet)
+            for number, packet in enumerate(packets):
+                try:
+                    self._handle(packet)
+                except NotDecided:  # nothing of the packet has taken effect
+                    self._park(packets[number:])
+                    break
                 if self.output.closed:
                     return
             self.reader.end_of_batch()
@@ -198,6 +230,29 @@ class Connection:
             self._violated(error)
         except Exception as error:  # a defect must harm this connection alone
             self._broken(error)
+
+    def _park(self, packets: list[Packet]) -> None:
+        """Let the application decide on the first of them; all wait, and nothing more is read meanwhile."""
+        self._parked = packets
+        self._deciding = True
+        self.output.hold_reading("gate")
+        self.edge.tasks.spawn(self._decide(), "mqtt-decide")
+
+    async def _decide(self) -> None:
+        """Ask, then take the packets. What has no answer after some attempts is refused."""
+        first = self._parked[0]
+        await decide(self, self._parked)
+        packets, self._parked, self._deciding = self._parked, [], False
+        if not self._open:
+            return
+        self._attempts += 1
+        self.inbound.final = self._attempts >= ATTEMPTS
+        self._handle_all(packets)
+        self.inbound.final = False
+        if not self._parked:
+            self.output.release_reading("gate")
+        if not self._parked or self._parked[0] is not first:
+            self._attempts = 0
 
     def _handle(self, packet: Packet) -> None:
         match packet:
@@ -220,7 +275,7 @@ class Connection:
             case Disconnect():
                 self._disconnected(packet)
             case Auth():
-                raise MqttProtocolError(ReasonCode.PROTOCOL_ERROR, "no authentication method was agreed")
+                reauthenticate(self, packet)
             case _:
                 raise MqttProtocolError(ReasonCode.PROTOCOL_ERROR, f"{type(packet).__name__} goes the other way")
 
@@ -251,19 +306,25 @@ class Connection:
         self.explain = properties.request_problem_information is not False
         try:
             client_id = self._check(connect, properties)
-            self.identity = await edge.gate.authenticate(self._credentials(connect))
-            self._check_will(connect)
+            self.method = properties.authentication_method
+            self.identity = await edge.gate.authenticate(self.credentials(properties.authentication_data))
+            name = session_name(self.identity, client_id)
+            self._check_capacity(name)
+            await self._check_will(connect)
             answer = self._connack_properties(connect, properties, client_id)
-            async with edge.sessions.claim(client_id):
+            async with edge.sessions.claim(name):
                 if self.output.closed:
                     return
                 if edge.stopping:
                     raise _Refused(ReasonCode.SERVER_UNAVAILABLE, "the server is shutting down")
-                edge.take_over(client_id)
+                edge.take_over(name)
                 will = None if connect.will is None else keep_will(connect.will, user_id=self.identity.user_id)
                 session, present = await edge.sessions.open(
-                    client_id, clean=connect.clean_start, expiry=self._expiry(connect, properties), will=will
+                    name, clean=connect.clean_start, expiry=self._expiry(connect, properties), will=will
                 )
+                lost = await review_session(edge, self.identity, session) if present else []
+                if lost and answer is not None:
+                    answer = self._tell_lost(answer, lost)
                 self._start(connect, properties, session, answer, present=present)
         except _Refused as refused:
             self._refuse(refused.reason, refused.text)
@@ -279,10 +340,13 @@ class Connection:
             return
         self._go_on_after_connect()
 
-    def _credentials(self, connect: Connect) -> Credentials:
-        password = connect.password
+    def credentials(self, data: bytes | None = None) -> Credentials:
+        """What the client shows: its password, or the authentication data of the agreed method."""
+        connect = self._connect
+        assert connect is not None
+        secret = connect.password if self.method is None else data
         return Credentials(
-            token=None if password is None else password.decode("utf-8", "surrogateescape"),
+            token=None if secret is None else secret.decode("utf-8", "surrogateescape"),
             username=connect.username,
             certificate=peer_certificate(self.output.writer.transport),
             client_id=connect.client_id,
@@ -291,26 +355,36 @@ class Connection:
         )
 
     def _check(self, connect: Connect, properties: Properties) -> str:
-        edge = self.edge
-        if properties.authentication_method is not None:
-            raise _Refused(ReasonCode.BAD_AUTHENTICATION_METHOD, "extended authentication is not supported")
-        if len(edge.connected) >= edge.options.max_clients and connect.client_id not in edge.connected:
-            raise _Refused(ReasonCode.SERVER_BUSY, "too many clients are connected")
+        if properties.authentication_method not in (None, METHOD):
+            raise _Refused(ReasonCode.BAD_AUTHENTICATION_METHOD, f"the only authentication method is {METHOD}")
         if len(connect.client_id.encode()) > _CLIENT_ID_BYTES:
             raise _Refused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "the client identifier is too long")
         return connect.client_id or f"auto-{secrets.token_hex(12)}"
 
-    def _check_will(self, connect: Connect) -> None:
+    def _check_capacity(self, name: str) -> None:
+        edge = self.edge
+        if len(edge.connected) >= edge.options.max_clients and name not in edge.connected:
+            raise _Refused(ReasonCode.SERVER_BUSY, "too many clients are connected")
+
+    async def _check_will(self, connect: Connect) -> None:
         will = connect.will
         if will is None:
             return
         try:
-            self.edge.gate.check_publish(self.identity, will.topic)
             self.edge.ingress.topic_map.admit(will.topic)
+            await self.edge.gate.prepare(self.identity, topics=(will.topic,))
+            self.edge.gate.check_publish(self.identity, will.topic)
         except Forbidden as error:
             raise _Refused(ReasonCode.NOT_AUTHORIZED, error.message) from error
         except InvalidRequest as error:
             raise _Refused(ReasonCode.TOPIC_NAME_INVALID, error.message) from error
+
+    def _tell_lost(self, answer: Properties, lost: list[str]) -> Properties:
+        """Name the filters that the session has lost, where the client can take as much."""
+        pairs = [*answer.user_properties, *((REVOKED, name) for name in lost)]
+        told = msgspec.structs.replace(answer, user_properties=pairs)
+        packets = [Connack(ReasonCode.SUCCESS, True, told)] if self.explain else []
+        return told if encode_fitting(packets, _V5, self._client_limit) else answer
 
     def _expiry(self, connect: Connect, properties: Properties) -> int:
         if connect.version is _V5:
@@ -354,6 +428,7 @@ class Connection:
             fail=self._fail,
         )
         self._open = True
+        self._lease = edge.gate.hold(self.identity, self)
         edge.attach(self)
         edge.stats.accepted += 1
         edge.stats.resumed += present
@@ -389,6 +464,7 @@ class Connection:
             assigned_client_identifier=None if connect.client_id else client_id,
             topic_alias_maximum=options.topic_alias_maximum or None,
             server_keep_alive=keep_alive if keep_alive != connect.keep_alive else None,
+            authentication_method=self.method,
         )
         # A client that is not told may set no topic alias. All else changes what it must or may do.
         for each in (answer, msgspec.structs.replace(answer, topic_alias_maximum=None)):
@@ -452,7 +528,50 @@ class Connection:
         logger.info("client %r (%s) was silent for %.0f s", self.client_id, self.peer, silent)
         self.close_with(ReasonCode.KEEP_ALIVE_TIMEOUT)
 
+    # Access
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client is connected, and served."""
+        return self._open
+
+    def access_ended(self, error: Unauthorized) -> None:
+        """See `gapless.auth.Holder`."""
+        end_access(self, error)
+
+    def access_changed(self) -> None:
+        """See `gapless.auth.Holder`."""
+        review_connection(self)
+
+    def review_passed(self) -> None:
+        """The application has answered, and nothing was lost: go on."""
+        if not self._full:
+            self.reader.resume()
+
+    def renew(self, identity: Identity) -> None:
+        """Go on with a fresh token.
+
+        Raises:
+            Forbidden: it is another user's.
+        """
+        assert self._lease is not None
+        self._lease.renew(identity)
+        self.identity = self.inbound.identity = identity
+
     # Ends
+
+    def end(
+        self, reason: ReasonCode, text: str, user_properties: list[tuple[str, str]] | None = None, *, will: bool = True
+    ) -> None:
+        """Close with an explanation; the session stays."""
+        if user_properties and self.explain and self.version is _V5:
+            properties = Properties(reason_string=text, user_properties=user_properties)
+            answer = encode_fitting([Disconnect(reason, properties)], _V5, self.reader.max_packet)
+            if answer:
+                self._end(will=will)
+                self._close(answer)
+                return
+        self.close_with(reason, text, will=will)
 
     def close_with(self, reason: ReasonCode, text: str = "", *, will: bool = True, defer: bool = False) -> None:
         """Close from our side: DISCONNECT with the reason in MQTT 5, then the connection.
@@ -504,6 +623,8 @@ class Connection:
             return
         self._open = False
         self.inbound.closed = True
+        if self._lease is not None:
+            self._lease.release()
         self.edge.detach(self)
         if defer:
             self.edge.sessions.defer(self.reader)

@@ -22,6 +22,7 @@ from gapless.errors import (
     InvalidRequest,
     InvalidTopic,
     LogError,
+    NotDecided,
     Overloaded,
     PayloadTooLarge,
     UnknownTopic,
@@ -86,6 +87,9 @@ class Inbound:
         explain: whether the client wants reason strings (Request Problem Information).
         max_packet: the client's Maximum Packet Size in bytes.
         fail: closes the connection with a reason.
+
+    Attributes:
+        final: whether a publish on which the application has not decided is refused.
     """
 
     def __init__(
@@ -107,7 +111,7 @@ class Inbound:
         self._session = session
         self._output = output
         self._version = version
-        self._identity = identity
+        self.identity = identity
         self._ingress = ingress
         self._gate = gate
         self._options = options
@@ -123,6 +127,7 @@ class Inbound:
         self._pending = 0
         self._reading = True
         self.closed = False
+        self.final = False
 
     # PUBLISH
 
@@ -131,6 +136,7 @@ class Inbound:
 
         Raises:
             MqttProtocolError: it breaks the standard; the connection is to be closed.
+            NotDecided: the application must be asked first; nothing was done. Where `final`, it is refused.
         """
         qos = packet.qos
         self._stats.received[qos] += 1
@@ -151,10 +157,13 @@ class Inbound:
         try:
             if packet.payload_format_violated:
                 raise InvalidPayload("the payload is announced as UTF-8 and is not")
-            self._gate.check_publish(self._identity, topic)
+            self._gate.check_publish(self.identity, topic)
             publication = self._publication(packet, topic)
             future = self._submit(packet, topic, publication)
         except GaplessError as error:
+            if isinstance(error, NotDecided) and not self.final:
+                self._undo(packet)
+                raise
             self._refuse(packet, slot, error)
             return
         self._pending += 1
@@ -162,6 +171,18 @@ class Inbound:
         if qos == 2:
             self._under_way[packet.packet_id] = future
         future.add_done_callback(lambda done: self._committed(packet, slot, done))
+
+    def _undo(self, packet: Publish) -> None:
+        """The packet comes again, when the application has decided."""
+        self._stats.received[packet.qos] -= 1
+        if packet.qos:
+            self._slots.pop()
+            self._open.discard(packet.packet_id)
+
+    def known_topic(self, packet: Publish) -> str:
+        """The topic of a packet that waits; empty where an earlier one must tell it first."""
+        alias = packet.properties.topic_alias if packet.properties is not None else None
+        return packet.topic or (self._aliases.get(alias, "") if alias is not None else "")
 
     def _topic(self, packet: Publish) -> str:
         """The topic, from the alias where the packet has none [MQTT-3.3.2-7 to -11]."""
@@ -220,7 +241,7 @@ class Inbound:
             topic=topic,
             qos=packet.qos,
             retain=packet.retain,
-            user_id=self._identity.speaker(envelope.user_id),
+            user_id=self.identity.speaker(envelope.user_id),
             expires=expires,
             mqtt=mqtt,
         )

@@ -96,6 +96,7 @@ class EdgeStats:
         dropped_ephemeral: deliveries of ephemeral events to clients that were behind.
         too_large: messages not sent for a client's Maximum Packet Size [MQTT-3.1.2-25].
         incomplete: times a client missed events because the log no longer has them.
+        revoked: filters that connected clients lost because their rights shrank.
         wills: wills published.
         store_failures: writes of session state that failed (they are tried again).
         failures: defects met while serving one connection; each is logged.
@@ -113,6 +114,7 @@ class EdgeStats:
         "refused_publishes",
         "resent_publishes",
         "resumed",
+        "revoked",
         "sent",
         "sessions_away",
         "slow",
@@ -131,7 +133,7 @@ class EdgeStats:
         self.sent = [0, 0, 0]
         self.refused_publishes = self.resent_publishes = 0
         self.slow = self.dropped_ephemeral = self.too_large = self.incomplete = 0
-        self.wills = self.store_failures = 0
+        self.wills = self.store_failures = self.revoked = 0
 
     def as_dict(self) -> dict[str, int]:
         """All figures by name; those by QoS as `received_qos0` and so on."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from gapless.errors import GaplessError, InvalidPosition, InvalidTopic
+from gapless.auth import review
+from gapless.errors import GaplessError, InvalidPosition, InvalidTopic, NotDecided
 from gapless.event import Position, Record
 from gapless.mqtt import (
     Properties,
@@ -21,6 +22,7 @@ from gapless.mqtt import (
     validate_filter,
 )
 from gapless.mqtt.session import Subscription
+from gapless.transports.mqtt.access import heard_by
 from gapless.transports.mqtt.forms import INCOMPLETE
 from gapless.transports.mqtt.groups import share_key
 from gapless.transports.mqtt.output import encode_fitting
@@ -58,8 +60,16 @@ def wants_bare(properties: Properties | None) -> bool:
 
 
 def subscribe(connection: Connection, packet: Subscribe) -> None:
-    """Take a SUBSCRIBE; SUBACK goes out once a persistent session is stored, then what it gets."""
+    """Take a SUBSCRIBE; SUBACK goes out once a persistent session is stored, then what it gets.
+
+    Raises:
+        NotDecided: the application must be asked about a filter first; nothing was done.
+    """
     reader, hub = connection.reader, connection.edge.hub
+    if not connection.inbound.final:
+        filters = [heard_by(request.filter) for request in packet.subscriptions]
+        if review(connection.edge.gate.check_subscribe_filter, connection.identity, filters).undecided:
+            raise NotDecided("the application is to be asked first")
     try:
         wish = _wish(connection, packet.properties)
     except InvalidPosition as error:
@@ -153,9 +163,7 @@ def _wish(connection: Connection, properties: Properties | None) -> _Wish:
 def _check(connection: Connection, request: SubscriptionRequest) -> ReasonCode:
     options = connection.edge.options
     subscriptions = connection.reader.session.subscriptions
-    plain = request.filter
-    if plain.startswith("$share/"):
-        plain = share_key(plain).partition("/")[2]
+    plain = heard_by(request.filter)
     try:
         validate_filter(plain, max_levels=options.topic_levels, max_bytes=options.topic_bytes)
         connection.edge.gate.check_subscribe_filter(connection.identity, plain)

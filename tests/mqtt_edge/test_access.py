@@ -1,0 +1,324 @@
+"""Rights at the MQTT door: whose session is whose, rights that shrink, access that ends, tokens that are renewed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gapless.auth import Leases
+from gapless.mqtt import (
+    Auth,
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+    Pingreq,
+    Pingresp,
+    Properties,
+    Puback,
+    Publish,
+    ReasonCode,
+    Suback,
+    Subscribe,
+    SubscriptionRequest,
+    Will,
+)
+from gapless.transports.mqtt.access import METHOD, REVOKED
+from tests.gates import TableGate
+from tests.mqtt_edge.support import V5, V311, Client, Node, running_edge, until
+
+TOPIC, OTHER = "crm/leads/1/updated", "crm/leads/2/updated"
+VERSIONS = pytest.mark.parametrize("version", [V311, V5], ids=["3.1.1", "5"])
+
+
+def gate_of(*users: str) -> TableGate:
+    gate = TableGate()
+    for user in users:
+        gate.hears[user] |= {TOPIC, OTHER}
+        gate.says[user] |= {TOPIC, OTHER}
+    return gate
+
+
+async def connect(node: Node, user: str, client_id: str = "phone", **options: Any) -> tuple[Client, Connack]:
+    return await Client.connect(node.port, client_id, username="", password=user.encode(), **options)
+
+
+async def test_each_user_has_client_ids_of_its_own() -> None:
+    async with running_edge(gate=gate_of("ann", "bob")) as node:
+        ann, _ = await connect(node, "ann", clean=False, expiry=100)
+        await ann.subscribe(TOPIC)
+        bob, connack = await connect(node, "bob", clean=False, expiry=100)
+        assert not connack.session_present
+        await node.publish(TOPIC, "for ann")
+        assert b"for ann" in (await ann.receive()).payload
+        await bob.nothing_more()
+        await ann.drop()
+        await until(lambda: node.edge.stats.sessions_away == 1)
+        await node.publish(TOPIC, "while away")
+        again, connack = await connect(node, "ann", clean=False, expiry=100)
+        assert connack.session_present
+        assert b"while away" in (await again.receive()).payload
+        assert node.edge.stats.taken_over == 0
+
+
+async def test_an_anonymous_client_cannot_name_a_users_session() -> None:
+    gate = gate_of("ann")
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann", clean=False, expiry=100)
+        await ann.subscribe(TOPIC)
+        mimic, connack = await connect(node, "bob", client_id="@uann/phone", clean=False, expiry=100)
+        assert not connack.session_present
+        await mimic.nothing_more()
+        await ann.nothing_more()  # nobody took its place
+
+
+@VERSIONS
+async def test_a_revoked_token_ends_the_connection_and_keeps_the_session(version: Any) -> None:
+    gate = gate_of("ann")
+    async with running_edge(gate=gate) as node:
+        options: dict[str, Any] = {"version": version, "clean": False}
+        if version is V5:
+            options["expiry"] = 100
+        ann, _ = await connect(node, "ann", will=Will(OTHER, b"gone", qos=1), **options)
+        await ann.subscribe(TOPIC)
+        assert gate.revoke("ann") == 1
+        await ann.expect_closed(ReasonCode.NOT_AUTHORIZED if version is V5 else None)
+        assert len(gate.leases) == 0
+        await node.publish(TOPIC, "meanwhile")
+        again, connack = await connect(node, "ann", **options)
+        assert connack.session_present
+        assert b"meanwhile" in (await again.receive()).payload
+        assert node.edge.stats.wills == 0  # who was shut out does not speak once more
+
+
+async def test_an_expired_token_ends_the_connection_with_its_will() -> None:
+    gate = gate_of("ann", "bob")
+    async with running_edge(gate=gate) as node:
+        bob, _ = await connect(node, "bob")
+        await bob.subscribe(OTHER)
+        ann, _ = await connect(node, "ann@0", will=Will(OTHER, b"gone", qos=1))  # expired at once
+        await ann.expect_closed(ReasonCode.MAXIMUM_CONNECT_TIME)
+        assert (await bob.receive()).payload == b"gone"
+
+
+async def test_a_connection_that_ends_releases_its_lease() -> None:
+    gate = gate_of("ann")
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann")
+        assert len(gate.leases) == 1
+        await ann.disconnect()
+        await until(lambda: len(gate.leases) == 0)
+
+
+async def test_a_right_that_is_taken_ends_the_subscription_and_names_it() -> None:
+    gate = gate_of("ann", "bob")
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann", clean=False, expiry=100)
+        bob, _ = await connect(node, "bob")
+        await ann.subscribe(TOPIC, OTHER)
+        await bob.subscribe(TOPIC)
+        gate.take("ann", TOPIC)
+        told = await ann.expect(Disconnect)
+        assert told.reason_code is ReasonCode.NOT_AUTHORIZED
+        assert told.properties is not None
+        assert told.properties.user_properties == [(REVOKED, TOPIC)]
+        await node.publish(TOPIC, "secret")
+        await node.publish(OTHER, "still hers")
+        assert b"secret" in (await bob.receive()).payload
+        again, connack = await connect(node, "ann", clean=False, expiry=100)
+        assert connack.session_present
+        assert b"still hers" in (await again.receive()).payload
+        await again.nothing_more()
+
+
+async def test_rights_that_shrank_while_it_was_away_hold_for_what_was_in_flight_too() -> None:
+    gate = gate_of("ann")
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann", clean=False, expiry=100)
+        await ann.subscribe(TOPIC, OTHER)
+        await node.publish(TOPIC, "in flight")
+        await ann.receive(acknowledge=False)
+        await ann.drop()
+        await until(lambda: node.edge.stats.sessions_away == 1)
+        await node.publish(TOPIC, "secret")
+        await node.publish(OTHER, "hers")
+        gate.hears["ann"] -= {TOPIC}
+        again, connack = await connect(node, "ann", clean=False, expiry=100)
+        assert connack.session_present
+        assert connack.properties is not None
+        assert connack.properties.user_properties == [(REVOKED, TOPIC)]
+        assert b"hers" in (await again.receive()).payload
+        await again.nothing_more()
+
+
+@VERSIONS
+async def test_the_application_is_asked_and_packets_wait_in_order(version: Any) -> None:
+    gate = gate_of("ann", "bob")
+    gate.asks |= {TOPIC: True}
+    gate.may_answer.clear()
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann", version=version)
+        ann.send(
+            Publish(OTHER, b"1", qos=1, packet_id=1),
+            Publish(TOPIC, b"2", qos=1, packet_id=2),
+            Subscribe(3, [SubscriptionRequest(TOPIC, 1)]),
+            Publish(TOPIC, b"4", qos=1, packet_id=4),
+            Pingreq(),
+        )
+        assert (await ann.expect(Puback)).packet_id == 1
+        await gate.asking.wait()
+        ann.send(Publish(OTHER, b"5", qos=1, packet_id=5))
+        assert node.hub.head == 1
+        gate.may_answer.set()
+        got: list[Packet | None] = []
+        while not any(isinstance(packet, Puback) and packet.packet_id == 5 for packet in got):
+            got.append(await ann.next())
+        assert [packet.packet_id for packet in got if isinstance(packet, Puback)] == [2, 4, 5]
+        assert [type(packet) for packet in got if isinstance(packet, Suback | Pingresp)] == [Suback, Pingresp]
+        heard = [packet.payload for packet in got if isinstance(packet, Publish)]
+        assert heard in ([], [b"4"], [b"2"], [b"2", b"4"])  # 2 was on its way to the log when it subscribed
+        assert node.hub.head == 4
+
+
+async def test_what_the_application_denies_is_refused() -> None:
+    gate = gate_of("bob")
+    gate.asks |= {TOPIC: False}
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann")
+        refused = await ann.publish(TOPIC)
+        assert refused is not None
+        assert refused.reason_code is ReasonCode.NOT_AUTHORIZED
+        assert (await ann.subscribe(TOPIC)).reason_codes == [ReasonCode.NOT_AUTHORIZED]
+        assert node.hub.head == 0
+
+
+async def test_an_answer_that_is_forgotten_each_time_refuses_in_the_end() -> None:
+    class Forgetful(TableGate):
+        async def prepare(self, *args: Any, **names: Any) -> None:
+            await super().prepare(*args, **names)
+            self.forget(TOPIC)
+
+    gate = Forgetful()
+    gate.asks |= {TOPIC: True}
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann")
+        refused = await ann.publish(TOPIC)
+        assert refused is not None
+        assert refused.reason_code is ReasonCode.NOT_AUTHORIZED
+        await ann.nothing_more()
+
+
+async def test_a_connection_that_ends_while_the_application_decides_leaves_nothing() -> None:
+    gate = gate_of("ann")
+    gate.asks |= {TOPIC: True}
+    gate.may_answer.clear()
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann")
+        ann.send(Publish(TOPIC, b"x", qos=1, packet_id=1))
+        await gate.asking.wait()
+        gate.revoke("ann")
+        await ann.expect_closed(ReasonCode.NOT_AUTHORIZED)
+        gate.may_answer.set()
+        other, _ = await connect(node, "ann")
+        await other.nothing_more()
+        assert node.hub.head == 0
+
+
+async def test_while_the_application_reviews_nothing_is_sent() -> None:
+    gate = gate_of("ann")
+    gate.asks |= {TOPIC: True}
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann")
+        await ann.subscribe(TOPIC)
+        gate.forget(TOPIC)
+        gate.may_answer.clear()
+        gate.asking.clear()
+        gate.take("ann")  # something changed
+        await gate.asking.wait()
+        await node.publish(TOPIC, "held")
+        await ann.nothing_more()
+        gate.may_answer.set()
+        assert b"held" in (await ann.receive()).payload
+
+
+async def test_a_will_is_checked_like_a_publish() -> None:
+    gate = gate_of("ann")
+    async with running_edge(gate=gate) as node:
+        _, connack = await connect(node, "ann", will=Will("crm/leads/9/updated", b"x"))
+        assert connack.reason_code is ReasonCode.NOT_AUTHORIZED
+        gate.asks["crm/leads/9/updated"] = True
+        _, connack = await connect(node, "ann", will=Will("crm/leads/9/updated", b"x"))
+        assert connack.reason_code is ReasonCode.SUCCESS
+
+
+def with_method(user: str, method: str = METHOD) -> Connect:
+    return Connect("phone", V5, properties=Properties(authentication_method=method, authentication_data=user.encode()))
+
+
+def authenticate(user: str, method: str = METHOD) -> Auth:
+    properties = Properties(authentication_method=method, authentication_data=user.encode())
+    return Auth(ReasonCode.REAUTHENTICATE, properties)
+
+
+async def test_a_fresh_token_on_a_live_connection_loses_nothing() -> None:
+    gate = gate_of("ann")
+    async with running_edge(gate=gate) as node:
+        client = await Client.open(node.port)
+        client.send(with_method("ann@99999999999"))
+        connack = await client.expect(Connack)
+        assert connack.reason_code is ReasonCode.SUCCESS
+        assert connack.properties is not None
+        assert connack.properties.authentication_method == METHOD
+        await client.subscribe(TOPIC)
+        client.send(authenticate("ann"))
+        await node.publish(TOPIC, "meanwhile")
+        auth = await client.expect_among(Auth)
+        assert auth.reason_code is ReasonCode.SUCCESS
+        assert auth.properties is not None
+        assert auth.properties.authentication_method == METHOD
+        assert b"meanwhile" in (await client.receive()).payload
+        assert next(iter(gate.leases)).identity.expires is None
+
+
+@pytest.mark.parametrize("user", ["bob", "bad"])
+async def test_another_users_or_a_wrong_token_ends_the_connection(user: str) -> None:
+    async with running_edge(gate=gate_of("ann", "bob")) as node:
+        client = await Client.open(node.port)
+        client.send(with_method("ann"))
+        await client.expect(Connack)
+        client.send(authenticate(user))
+        await client.expect_closed(ReasonCode.NOT_AUTHORIZED)
+
+
+async def test_another_method_is_refused() -> None:
+    async with running_edge(gate=gate_of("ann")) as node:
+        client = await Client.open(node.port)
+        client.send(with_method("ann", "SCRAM-SHA-1"))
+        assert (await client.expect(Connack)).reason_code is ReasonCode.BAD_AUTHENTICATION_METHOD
+        await client.expect_closed()
+        client = await Client.open(node.port)
+        client.send(with_method("ann"))
+        await client.expect(Connack)
+        client.send(authenticate("ann", "other"))
+        await client.expect_closed(ReasonCode.PROTOCOL_ERROR)
+
+
+async def test_expiry_is_minded_on_the_renewed_token() -> None:
+    gate = gate_of("ann")
+    now = [1000.0]
+    gate.leases = Leases(lambda: now[0])
+    async with running_edge(gate=gate) as node:
+        client = await Client.open(node.port)
+        client.send(with_method("ann@2000"))
+        await client.expect(Connack)
+        client.send(authenticate("ann@3000"))
+        await client.expect(Auth)
+        now[0] = 2500.0
+        gate.leases.expire()
+        await client.nothing_more()
+        now[0] = 3000.0
+        gate.leases.expire()
+        await client.expect_closed(ReasonCode.MAXIMUM_CONNECT_TIME)
+        await asyncio.sleep(0)
