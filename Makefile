@@ -16,7 +16,10 @@ PYTEST_ARGS ?=
 
 export PYTHON
 
-.PHONY: help setup setup-test demo test check lint types bench lock clean
+# What says which packages the SDK needs.
+SDK_MANIFESTS := sdk/package.json sdk/package-lock.json $(wildcard sdk/packages/*/package.json)
+
+.PHONY: help setup setup-test demo test check lint types sdk bench lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +31,7 @@ setup-test: $(TEST_STAMP) ## what the tests need besides: test packages, Node, M
 $(RUN_STAMP): pyproject.toml requirements/run.txt requirements/build.txt
 	@scripts/setup.sh run
 
-$(TEST_STAMP): $(RUN_STAMP) requirements/dev.txt tests/js/package.json tests/js/package-lock.json
+$(TEST_STAMP): $(RUN_STAMP) requirements/dev.txt tests/js/package.json tests/js/package-lock.json $(SDK_MANIFESTS)
 	@scripts/setup.sh test
 
 demo: setup ## every transport at once: five events, a live table, a page to watch them
@@ -46,15 +49,19 @@ types: setup-test
 	@echo "==> mypy (strict)"
 	@$(BIN)/mypy $(TYPED)
 
-check: lint types test ## ruff, mypy, tests: what continuous integration runs
+sdk: setup-test ## the TypeScript packages: compiler, their own tests, packaging, size
+	@echo "==> sdk"
+	@cd sdk && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent check
+
+check: lint types sdk test ## ruff, mypy, the SDK's checks, tests: what continuous integration runs
 
 bench: setup-test ## the figures beside those of the peers, with the machine and the versions
 	@$(BIN)/python -m bench.peers.build
 	@$(BIN)/python -m bench
 
-lock: setup ## write the locks anew from pyproject.toml and tests/js/package.json
+lock: setup ## write the locks anew from pyproject.toml, tests/js and sdk
 	@scripts/lock.sh
 
 clean: ## remove .venv and everything that tools left behind
-	@rm -rf $(VENV) tests/js/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf $(VENV) tests/js/node_modules sdk/node_modules sdk/packages/*/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

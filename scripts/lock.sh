@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the locks anew from pyproject.toml and tests/js/package.json (called by `make lock`).
+# Writes the locks anew from pyproject.toml, tests/js/package.json and the packages of sdk (called by `make lock`).
 # The locks hold for every platform and Python >= 3.11, carry hashes, and name no registry host.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,10 +22,12 @@ compile requirements/run.txt pyproject.toml
 compile requirements/build.txt --group build --constraints requirements/run.txt
 compile requirements/dev.txt --group dev --constraints requirements/run.txt --constraints requirements/build.txt
 
-echo "locking tests/js/package-lock.json"
-(cd tests/js && PATH="$PWD/../../.venv/bin:$PATH" npm install --package-lock-only --ignore-scripts --no-audit --no-fund)
+for folder in tests/js sdk; do
+  echo "locking $folder/package-lock.json"
+  (PATH="$PWD/.venv/bin:$PATH" && cd "$folder" && npm install --package-lock-only --ignore-scripts --no-audit --no-fund)
+done
 
-if grep -nE "https?://" requirements/*.txt || grep -n '"resolved"' tests/js/package-lock.json; then
+if grep -nE "https?://" requirements/*.txt || grep -nE '"resolved": "(https?|git)' tests/js/package-lock.json sdk/package-lock.json; then
   echo "lock.sh: a lock names a host (above); remove it" >&2
   exit 1
 fi

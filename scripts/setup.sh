@@ -52,15 +52,17 @@ setup_run() {
 setup_test() {
   say "installing the locked test packages, with Node (about 120 MB the first time)"
   pip_install --require-hashes --requirement requirements/dev.txt
-  say "installing the JavaScript test clients"
-  local have_clients=yes
-  # npm finds node through PATH; the one in .venv comes first so that every machine runs the same.
-  if ! (cd tests/js && PATH="$PWD/../../.venv/bin:$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error); then
-    have_clients=no
-    say "npm ci failed: tests marked needs_node will be skipped; the next make test tries again"
-    # A person without network goes on; continuous integration must not lose tests without a word.
-    if [ -n "${CI:-}" ]; then exit 1; fi
-  fi
+  say "installing the JavaScript test clients, and what the SDK is built with"
+  local have_clients=yes folder
+  for folder in tests/js sdk; do
+    # npm finds node through PATH; the one in .venv comes first so that every machine runs the same.
+    if ! (PATH="$PWD/.venv/bin:$PATH" && cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error); then
+      have_clients=no
+      say "npm ci failed in $folder: tests marked needs_node or needs_sdk will be skipped; the next make test tries again"
+      # A person without network goes on; continuous integration must not lose tests without a word.
+      if [ -n "${CI:-}" ]; then exit 1; fi
+    fi
+  done
   scripts/system_packages.sh test-tools
   if [ "$have_clients" = yes ]; then touch "$TEST_STAMP"; fi
 }

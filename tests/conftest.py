@@ -19,10 +19,15 @@ from gapless.testing import (
 from tests.brokers.rabbitmq import find_rabbitmq
 
 JS = Path(__file__).parent / "js"
+SDK = Path(__file__).parents[1] / "sdk"
 
 
 def _node_with_packages() -> str | None:
     return find_node() if (JS / "node_modules").is_dir() else None
+
+
+def _node_with_sdk() -> str | None:
+    return find_node() if (SDK / "node_modules").is_dir() else None
 
 
 # marker → (finder, what is missing)
@@ -32,6 +37,7 @@ _NEEDS = {
     "needs_mosquitto_clients": (lambda: find_mosquitto_client("mosquitto_sub"), "mosquitto_pub and mosquitto_sub"),
     "needs_rabbitmq": (find_rabbitmq, "RabbitMQ with its MQTT plugin"),
     "needs_node": (_node_with_packages, "Node.js with the packages of tests/js"),
+    "needs_sdk": (_node_with_sdk, "Node.js with the packages of sdk"),
     "needs_chromium": (find_chromium, "Chromium"),
     "needs_curl": (find_curl, "curl"),
 }

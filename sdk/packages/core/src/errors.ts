@@ -45,3 +45,15 @@ export class GaplessError extends Error {
     this.details = more.details ?? {};
   }
 }
+
+/** The error of a gateway's answer. */
+export function fromWire(wire: WireError): GaplessError {
+  return new GaplessError(wire.code, wire.message, wire);
+}
+
+/** Anything that was thrown, as an error of ours: by default the connection's. */
+export function toError(cause: unknown, code: ClientErrorCode = "network"): GaplessError {
+  if (cause instanceof GaplessError) return cause;
+  const message = cause instanceof Error ? cause.message : String(cause);
+  return new GaplessError(code, message || code, { retryable: code === "network", cause });
+}

@@ -1,5 +1,5 @@
 /** The public types. What the client does is written in docs/client-protocol.md. */
-import type { GaplessError } from "./errors.js";
+import type { GaplessError } from "./errors.ts";
 
 /** A transport by name; `mqtt` is TCP or WebSocket, whichever the platform can. */
 export type TransportName = "socketio" | "mqtt" | "sse" | "poll";
@@ -193,9 +193,10 @@ export interface TextStorage {
 
 /** A publication in the outbox. */
 export interface OutboxEntry {
+  /** Its key: the event's id. */
+  readonly id: string;
   /** Its place: entries are sent by rising numbers. */
   readonly seq: number;
-  readonly id: string;
   /** The body that is sent, JSON. */
   readonly body: string;
 }
@@ -205,7 +206,7 @@ export interface OutboxStore {
   /** All entries, by rising `seq`. */
   load(): Promise<OutboxEntry[]>;
   add(entry: OutboxEntry): Promise<void>;
-  remove(seqs: readonly number[]): Promise<void>;
+  remove(ids: readonly string[]): Promise<void>;
   close?(): void | Promise<void>;
 }
 
@@ -243,6 +244,8 @@ export interface ClientOptions {
   transports?: readonly TransportName[];
   /** Where a client without a stored cursor begins: `now` (default), `start`, or a position. */
   from?: string;
+  /** In Node: a folder that keeps cursor and outbox over restarts, of one process at a time; by default memory. */
+  folder?: string;
   /** Whether tabs of a browser share one connection; by default where Web Locks and BroadcastChannel exist. */
   tabs?: boolean;
   /** Bounds of the outbox; by default 1,000 events and 4 MiB. */
