@@ -21,6 +21,7 @@ from gapless.config import Settings
 from gapless.eventlog import Retention
 from gapless.ingress import Limits
 from gapless.link import LinkOptions
+from gapless.presence import PresenceOptions
 from gapless.transports.http import HttpOptions
 from gapless.transports.mqtt import EdgeOptions
 from gapless.transports.socketio import SocketIoOptions
@@ -38,6 +39,7 @@ TABLES: dict[str, tuple[str, type[Any]]] = {
     "socketio": ("Socket.IO", SocketIoOptions),
     "edge": ("The MQTT server", EdgeOptions),
     "http": ("REST, polling, server-sent events, pages", HttpOptions),
+    "presence": ("Who is online", PresenceOptions),
     "link": ("The external broker", LinkOptions),
     "broker_auth": ("Who may do what at external brokers", BrokerAuthOptions),
     "broker_auth.mosquitto": ("How Mosquitto's dynamic security is told", MosquittoOptions),

@@ -17,6 +17,7 @@ from gapless.errors import ConfigError
 from gapless.eventlog import Retention
 from gapless.ingress import Limits
 from gapless.link import LinkOptions
+from gapless.presence import PresenceOptions
 from gapless.transports.http import HttpOptions
 from gapless.transports.mqtt import EdgeOptions
 from gapless.transports.socketio import SocketIoOptions
@@ -43,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             with the encodings that live clients got.
         tls: certificates for the HTTP port and the MQTT port; None for none.
         auth: keys and tokens; None for a gateway on loopback, where everybody may do everything.
+        presence: who is online; see docs/presence.md.
         link: the external broker; None for none.
         broker_auth: who may do what at external brokers; None leaves that to them.
     """
@@ -62,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     edge: EdgeOptions = EdgeOptions()
     http: HttpOptions = HttpOptions()
     socketio: SocketIoOptions = SocketIoOptions()
+    presence: PresenceOptions = PresenceOptions()
     tls: TlsOptions | None = None
     auth: AuthOptions | None = None
     link: LinkOptions | None = None
@@ -122,6 +125,7 @@ def load_settings(
     for name, port in ports.items():
         if port is not None and not 0 <= port <= 65535:
             raise ConfigError(f"{name} is {port}", hint="use 0 (any free port) to 65535")
+    settings.presence.check()
     if settings.tls is not None:
         settings.tls.check()
         if "mqtt_port" not in document and not settings.on_loopback:

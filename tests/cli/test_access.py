@@ -31,7 +31,7 @@ async def test_from_a_secret_to_a_revoked_user(tmp_path: Path) -> None:
     backend = create_key(keys, "crm")
     options = AuthOptions(secret=SECRET)
     manager = issue_token(options, find_signer(options), user="7", roles=["MANAGER"])
-    env = {**WITH_SECRET, "GAPLESS_AUTH__API_KEYS_FILE": str(keys)}
+    env = {**WITH_SECRET, "GAPLESS_AUTH__API_KEYS_FILE": str(keys), "GAPLESS_PRESENCE__PUBLISH": ""}
     async with run_gateway(env=env, mqtt=False) as gateway:
         to = ("--url", gateway.http, "--json")
         refused = await gapless("publish", "--topic", "crm/leads/7/created", "--data", "{}", *to)

@@ -9,9 +9,10 @@ import pytest
 
 from gapless.config import Settings
 from gapless.gateway import Gateway
+from gapless.presence import PresenceOptions
 from gapless.testing import NodeScript, run_node
 
-SETTINGS = Settings(port=0, mqtt_port=None, data=None)
+SETTINGS = Settings(port=0, mqtt_port=None, data=None, presence=PresenceOptions(publish=""))
 
 
 @pytest.fixture

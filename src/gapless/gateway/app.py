@@ -32,12 +32,14 @@ from gapless.gateway.samples import (
     gate_samples,
     link_samples,
     mqtt_samples,
+    presence_samples,
     socketio_samples,
     tls_samples,
 )
 from gapless.hub import Hub
 from gapless.ingress import Accepted, Ingress, Publication
 from gapless.link import BrokerLink
+from gapless.presence import CRM_TOPIC, Announcer, Presence
 from gapless.topicmap import TopicMap, crm_map, load_map
 from gapless.transports.http import HttpDoors, Offers, Sample
 from gapless.transports.listener import bind
@@ -84,7 +86,10 @@ class Gateway:
         self.hub = Hub(self.log, recent_events=settings.recent_events, recent_bytes=settings.recent_bytes)
         self.ingress = Ingress(self.log, self.hub, self.topic_map, limits=settings.limits)
         self.gate = gate = gate or _make_gate(settings, self.topic_map, ask)
+        self.presence = Presence(settings.presence, gate=gate)
+        self._announcer = _make_announcer(self, reference=topic_map is None and settings.topic_map is None)
         common: dict[str, Any] = {"ingress": self.ingress, "hub": self.hub, "log": self.log, "gate": gate}
+        common["presence"] = self.presence
         self.socketio = SocketIoDoor(**common, options=settings.socketio)
         self.mqtt = MqttEdge(**common, options=settings.edge)
         self.link = _make_link(self, gate) if settings.link is not None else None
@@ -134,6 +139,10 @@ class Gateway:
                 await self.gate.start(self.log)
                 undo.push_async_callback(self.gate.stop)
             await self.hub.start()
+            undo.push_async_callback(self.presence.stop)
+            if self._announcer is not None:
+                self._announcer.start()
+                undo.push_async_callback(self._announcer.stop)
             undo.push_async_callback(self._stop_http)  # after the doors, which end their polls and streams
             if self.brokers is not None:
                 await self.brokers.start()
@@ -309,6 +318,7 @@ class Gateway:
     def _samples(self) -> Iterable[Sample]:
         yield from socketio_samples(self.socketio.counts())
         yield from mqtt_samples(self.mqtt)
+        yield from presence_samples(self.presence, self._announcer)
         if isinstance(self.gate, PolicyGate):
             yield from gate_samples(self.gate)
         if self.tls is not None:
@@ -331,6 +341,15 @@ def _make_gate(settings: Settings, topic_map: TopicMap, ask: Ask | None) -> Gate
         return PolicyGate(topic_map, settings.auth, ask=ask)
     check_exposure(settings)
     return DevelopmentGate(settings.token)
+
+
+def _make_announcer(gateway: Gateway, *, reference: bool) -> Announcer | None:
+    options = gateway.settings.presence
+    options.check()
+    template = CRM_TOPIC if options.publish is None and reference else options.publish
+    if not template:
+        return None
+    return Announcer(gateway.presence, template=template, ingress=gateway.ingress, hub=gateway.hub)
 
 
 def _make_link(gateway: Gateway, gate: Gate) -> BrokerLink:

@@ -9,6 +9,7 @@ import msgspec
 from gapless.auth import PolicyGate
 from gapless.brokers import BrokerAccess
 from gapless.link import BrokerLink
+from gapless.presence import Announcer, Presence
 from gapless.transports.http import Sample
 from gapless.transports.mqtt import MqttEdge
 from gapless.transports.tls import ServerTls
@@ -84,6 +85,17 @@ def mqtt_samples(edge: MqttEdge) -> Iterator[Sample]:
         yield Sample(
             "gapless_mqtt_incidents", "counter", "What the MQTT edge counts; see EdgeStats.", value, {"kind": name}
         )
+
+
+def presence_samples(presence: Presence, announcer: Announcer | None) -> Iterator[Sample]:
+    """The figures of presence."""
+    yield Sample("gapless_present_users", "gauge", "Users who are connected by any door.", presence.users)
+    yield Sample("gapless_presence_watchers", "gauge", "Connections that are told who is there.", presence.watchers)
+    if announcer is not None:
+        told = "Events that say that a user came online or went offline."
+        yield Sample("gapless_presence_published", "counter", told, announcer.published)
+        unfit = "Times that a user id could not stand in a topic, and nothing was published."
+        yield Sample("gapless_presence_unfit", "counter", unfit, announcer.unfit)
 
 
 def gate_samples(gate: PolicyGate) -> Iterator[Sample]:

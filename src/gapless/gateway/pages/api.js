@@ -96,8 +96,8 @@ function curl(path, verb, operation) {
   const query = (operation.parameters ?? []).filter(({ required }) => required).map(({ name, example }) => `${name}=${example}`);
   const url = `'${location.origin}${path}${query.length ? `?${query.join("&")}` : ""}'`;
   if (verb === "get") return `curl ${path.endsWith("stream") ? "-N " : ""}${url}`;
-  const { one } = operation.requestBody.content["application/json"].examples;
-  return `curl ${url} -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(one.value)}'`;
+  const { example, examples } = operation.requestBody.content["application/json"];
+  return `curl ${url} -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(example ?? examples.one.value)}'`;
 }
 
 function resolve(node) {

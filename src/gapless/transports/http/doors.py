@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -15,6 +16,7 @@ from gapless.brokers.offer import BrokerDesk
 from gapless.eventlog import EventLog
 from gapless.hub import Hub
 from gapless.ingress import Ingress
+from gapless.presence import Presence
 from gapless.topicmap import TopicMap
 from gapless.transports.http.admin import AdminDoor
 from gapless.transports.http.connect import ConnectDoor, Offers
@@ -25,6 +27,7 @@ from gapless.transports.http.openapi import openapi_document
 from gapless.transports.http.options import HttpOptions
 from gapless.transports.http.pages import Pages
 from gapless.transports.http.polling import PollDoor
+from gapless.transports.http.presence import PresenceDoor
 from gapless.transports.http.request import Request
 from gapless.transports.http.rest import RestDoor
 from gapless.transports.http.sse import SseDoor
@@ -48,6 +51,7 @@ class HttpDoors:
         log: EventLog,
         gate: Gate,
         topic_map: TopicMap,
+        presence: Presence | None = None,
         options: HttpOptions | None = None,
         status: Callable[[], Mapping[str, str]] = dict,
         offers: Callable[[], Offers] = Offers,
@@ -58,8 +62,11 @@ class HttpDoors:
         self._hub = hub
         self._answers: Counter[int] = Counter()
         self.rest = RestDoor(ingress=ingress, gate=gate, options=options)
-        self.polling = PollDoor(hub=hub, log=log, gate=gate, topic_map=topic_map, options=options, clock=ingress.clock)
-        self.sse = SseDoor(hub=hub, log=log, gate=gate, topic_map=topic_map, options=options, clock=ingress.clock)
+        presence = presence or Presence(gate=gate)
+        common: dict[str, Any] = {"gate": gate, "topic_map": topic_map, "options": options, "presence": presence}
+        self.polling = PollDoor(**common, hub=hub, log=log, clock=ingress.clock)
+        self.sse = SseDoor(**common, hub=hub, log=log, clock=ingress.clock)
+        self._presence = PresenceDoor(**common)
         self.fanouts = (self.polling, self.sse)
         self.health = Health(gate=gate, log=log, status=status)
         self._connect = ConnectDoor(
@@ -105,6 +112,7 @@ class HttpDoors:
             self._route("/api/events", {"GET": self.polling.poll, "POST": self.rest.publish}, head=False),
             self._route("/api/stream", {"GET": self.sse.stream}, head=False),
             self._route("/api/connect", {"GET": self._connect.connect}),
+            self._route("/api/presence", {"GET": self._presence.presence}),
             self._route("/healthz", {"GET": self.health.healthz}),
             self._route("/readyz", {"GET": self.health.readyz}),
             self._route("/metrics", {"GET": self._metrics.metrics}),

@@ -10,6 +10,7 @@ from gapless.transports.http.admin import NewRevocation, Recheck, RecheckAnswer,
 from gapless.transports.http.connect import ConnectAnswer
 from gapless.transports.http.health import Ready
 from gapless.transports.http.options import HttpOptions
+from gapless.transports.http.presence import PresenceAnswer
 from gapless.transports.http.schemas import (
     EXAMPLE_ID,
     EXAMPLE_POSITION,
@@ -77,6 +78,7 @@ def openapi_document(limits: Limits, options: HttpOptions) -> Document:
             "/api/events": {"post": _publish(limits, options), "get": _poll(options)},
             "/api/stream": {"get": _stream(options)},
             "/api/connect": {"get": _connect(options)},
+            "/api/presence": {"get": _presence(options)},
             "/api/admin/revocations": {"post": _revoke(), "get": _revocations()},
             "/api/admin/recheck": {"post": _recheck()},
             "/healthz": {"get": _operation("Alive", "The process answers.", _json("Alive", {"alive": True}))},
@@ -85,7 +87,17 @@ def openapi_document(limits: Limits, options: HttpOptions) -> Document:
         },
         "components": {
             "schemas": components(
-                *(NewEvent, AcceptedEvent, AcceptedEvents, Envelope, EventPage, ConnectAnswer, Alive, Ready),
+                *(
+                    NewEvent,
+                    AcceptedEvent,
+                    AcceptedEvents,
+                    Envelope,
+                    EventPage,
+                    ConnectAnswer,
+                    PresenceAnswer,
+                    Alive,
+                    Ready,
+                ),
                 *(NewRevocation, RevocationAnswer, RevocationList, Recheck, RecheckAnswer, ErrorAnswer),
             ),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -228,6 +240,11 @@ def _stream(options: HttpOptions) -> Document:
             "1: events carry their type as `event:`, for `addEventListener('lead:created', …)`.",
             {"type": "string", "enum": ["0", "1"], "default": "0"},
         ),
+        _parameter(
+            "presence",
+            "1: also who is in the rooms: `gapless.present` at the start, `gapless.presence` at each change.",
+            {"type": "string", "enum": ["0", "1"], "default": "0"},
+        ),
         _parameter("token", "The token, where no header can be set.", {"type": "string"}),
         {
             "name": "Last-Event-ID",
@@ -291,6 +308,23 @@ def _connect(options: HttpOptions) -> Document:
             {"type": "string", "enum": ["0", "1"], "default": "0"},
         ),
     ]
+    return operation
+
+
+def _presence(options: HttpOptions) -> Document:
+    person = {"userId": "7", "since": EXAMPLE_TIME, "connections": 2}
+    room = {"users": [person], "anonymous": 1, "complete": True}
+    operation = _operation(
+        "Presence: who is in rooms",
+        "Users with their open connections by any door, those who came first, first. `connections` is 0 with "
+        "`lastSeen` where the last one is just gone and the user may come back. `complete` is false where there "
+        "are more users than are listed.",
+        _json("PresenceAnswer", {"rooms": {"lead:123": room}}),
+        errors=(400, 401, 403, 404),
+        tag="Events",
+    )
+    operation["operationId"] = "presence"
+    operation["parameters"] = [{**_rooms(options, required=True), "name": "room"}]
     return operation
 
 

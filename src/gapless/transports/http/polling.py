@@ -120,9 +120,16 @@ class PollDoor(EventDoor[Waiter]):
         wait = request.seconds("wait", maximum=options.poll_max_wait)
         cursor = self._cursor(request, request.value("after"))
         batch = Batch(limit=limit, max_bytes=options.poll_bytes)
-        await self._catch_up(cursor, Selector(rooms=rooms), batch, limit)
-        if wait and cursor.live and cursor.complete and not batch.events and not self._stopping:
-            await self._wait(request, identity, rooms, batch, wait)
+        if wait:  # else it reads history, and is nobody who listens
+            self._presence.arrived(identity)
+            self._presence.entered(identity, rooms)
+        try:
+            await self._catch_up(cursor, Selector(rooms=rooms), batch, limit)
+            if wait and cursor.live and cursor.complete and not batch.events and not self._stopping:
+                await self._wait(request, identity, rooms, batch, wait)
+        finally:
+            if wait:
+                self._presence.departed(identity, rooms)
         # Nothing suspends between here and the encoding: a live cursor has all up to this head.
         position = cursor.position
         if cursor.live:

@@ -12,6 +12,7 @@ from gapless.errors import InvalidRequest
 from gapless.event import Record
 from gapless.eventlog import EventLog
 from gapless.hub import Hub
+from gapless.presence import Presence
 from gapless.topicmap import TopicMap
 from gapless.transports.http.options import HttpOptions
 from gapless.transports.http.request import START, Request
@@ -76,6 +77,7 @@ class EventDoor(Generic[R]):
         gate: Gate,
         topic_map: TopicMap,
         options: HttpOptions,
+        presence: Presence,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._hub = hub
@@ -83,6 +85,7 @@ class EventDoor(Generic[R]):
         self._gate = gate
         self._topic_map = topic_map
         self._options = options
+        self._presence = presence
         self._clock = clock
         self._readers: RoomIndex[R] = RoomIndex()
         self._stopping = False

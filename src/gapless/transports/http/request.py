@@ -183,7 +183,7 @@ class Request:
         return identity
 
     async def rooms(self, topic_map: TopicMap, gate: Gate, identity: Identity, *, maximum: int) -> frozenset[str]:
-        """The rooms of the query (`rooms=a,b`, also repeated), each known and allowed.
+        """The rooms of the query (`rooms=a,b`, also repeated, and `room`), each known and allowed.
 
         Raises:
             InvalidRequest: too many.
@@ -204,7 +204,8 @@ class Request:
         Raises:
             InvalidRequest: too many.
         """
-        rooms = frozenset(room for value in self.values("rooms") for room in value.split(",") if room)
+        values = (*self.values("rooms"), *self.values("room"))
+        rooms = frozenset(room for value in values for room in value.split(",") if room)
         if len(rooms) > maximum:
             raise InvalidRequest(
                 f"{len(rooms)} rooms are over the limit", hint="ask for fewer", size=len(rooms), limit=maximum

@@ -20,6 +20,7 @@ from gapless.envelope import envelope_json
 from gapless.errors import Overloaded, Unauthorized
 from gapless.event import Record
 from gapless.eventlog import Selector
+from gapless.presence import RoomNews
 from gapless.transports.http.readers import EventDoor
 from gapless.transports.http.request import Request
 from gapless.transports.raw_http import LendingHttp, chunk
@@ -67,6 +68,17 @@ def sse_chunk(record: Record, *, named: bool) -> bytes:
 def access_event(name: str, **fields: object) -> bytes:
     """`gapless.unauthorized` or `gapless.revoked`: dispatched under its name. It is no place to resume from."""
     return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(fields))
+
+
+def presence_events(news: RoomNews) -> bytes:
+    """`gapless.present`, or a `gapless.presence` for each change; made once for all streams."""
+    form: bytes | None = news.forms.get("sse")
+    if form is None:
+        whole = None if news.whole is None else news.whole_wire()
+        told = [("gapless.present", whole)] if whole else [("gapless.presence", change) for change in news.changes]
+        form = b"".join(b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(one)) for name, one in told)
+        news.forms["sse"] = form
+    return form
 
 
 def control_event(name: str, position: str, *, complete: bool = True) -> bytes:
@@ -212,6 +224,22 @@ class Stream:
         """See `Holder`."""
         self.door.review(self)
 
+    @property
+    def identity(self) -> Identity:
+        """See `Watcher`."""
+        return self.lease.identity
+
+    def presence(self, news: RoomNews) -> bool:
+        """See `Watcher`."""
+        if self.closing or self.undecided or self._is_full(share=2):
+            return False
+        self.say(presence_events(news))
+        return True
+
+    def presence_denied(self, room: str) -> None:
+        """See `Watcher`: the stream's own review drops the room."""
+        self.door.review(self)
+
     def say(self, text: bytes) -> None:
         """Write something of the gateway's own."""
         self._append(text)
@@ -336,7 +364,7 @@ class SseDoor(EventDoor[Stream]):
         """Handle `GET /api/stream`."""
         options = self._options
         identity, rooms = await self._admit(request, door="sse", token_in_query=True)
-        named = request.flag("named")
+        named, presence = request.flag("named"), request.flag("presence")
         # An EventSource that reconnects sends both: the URL it was made with, and what it has.
         cursor = self._cursor(request, request.header(b"last-event-id") or request.value("after"))
         if self._stopping or self.open_streams >= options.max_streams:
@@ -346,6 +374,8 @@ class SseDoor(EventDoor[Stream]):
         stream.rooms, stream.door = rooms, self
         self._readers.add(stream, rooms)
         stream.lease = self._gate.hold(identity, stream)
+        self._presence.arrived(identity)
+        self._presence.entered(identity, rooms)
         self._all_ended.clear()
         watch = None
         if raw is not None:
@@ -353,13 +383,15 @@ class SseDoor(EventDoor[Stream]):
         else:
             watch = request.watch(stream.close)
         try:
-            await self._run(request, stream)
+            await self._run(request, stream, presence=presence)
         except asyncio.CancelledError:
             if not (stream.cut or self._stopping):
                 raise
             # A stream whose socket is full was cut; the server closes the connection.
         finally:
             stream.lease.release()
+            self._presence.unwatch(stream)
+            self._presence.departed(identity, stream.rooms)
             if raw is not None:
                 raw.borrower = None
             if watch is not None:
@@ -384,6 +416,8 @@ class SseDoor(EventDoor[Stream]):
             stream.abort()  # it may hold events of these rooms
             return
         self._readers.remove(stream, stream.rooms)
+        self._presence.unwatch(stream, denied)
+        self._presence.left(stream.identity, stream.rooms & frozenset(denied))
         stream.rooms -= frozenset(denied)
         self._readers.add(stream, stream.rooms)
         stream.say(access_event("gapless.revoked", rooms=denied))
@@ -398,7 +432,7 @@ class SseDoor(EventDoor[Stream]):
         denied, undecided = review(self._gate.check_subscribe_room, identity, sorted(stream.rooms))
         self._drop(stream, denied + undecided)
 
-    async def _run(self, request: Request, stream: Stream) -> None:
+    async def _run(self, request: Request, stream: Stream, *, presence: bool) -> None:
         cursor = stream.cursor
         start = self._hub.position(cursor.position)
         head = [f": gapless\nretry: {int(self._options.stream_retry * 1000)}\n\n".encode()]
@@ -406,6 +440,9 @@ class SseDoor(EventDoor[Stream]):
             head.append(control_event("gapless.position", start))
         else:
             head.append(self._incomplete(cursor))
+        if presence and not (stream.closing or stream.undecided):
+            self._presence.watch(stream, stream.rooms)
+            head += [presence_events(self._presence.whole(room)) for room in sorted(stream.rooms)]
         cursor.join(self._hub.head)
         await request.start(200, HEADERS)
         await request.write(b"".join(head))

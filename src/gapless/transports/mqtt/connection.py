@@ -117,6 +117,7 @@ class Connection:
         "peer",
         "reader",
         "reviewing",
+        "rooms",
         "version",
     )
 
@@ -132,6 +133,7 @@ class Connection:
         self.client_id = ""
         self.identity = Identity()
         self.bare = False
+        self.rooms: frozenset[str] = frozenset()
         self.explain = True
         self.lost = False
         self.method: str | None = None

@@ -6,7 +6,7 @@ import asyncio
 import ssl as _ssl
 import time as _time
 from asyncio import Future
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from gapless.auth import Gate
@@ -15,6 +15,7 @@ from gapless.eventlog import EVERYTHING, EventLog, StateWrite
 from gapless.hub import Hub
 from gapless.ingress import Ingress
 from gapless.mqtt import ReasonCode
+from gapless.presence import CoveredRooms, Presence
 from gapless.transports.mqtt.connection import Connection, effective_expiry
 from gapless.transports.mqtt.fanout import MqttFanout
 from gapless.transports.mqtt.feed import Feeder
@@ -62,6 +63,7 @@ class MqttEdge:
         hub: Hub,
         log: EventLog,
         gate: Gate,
+        presence: Presence | None = None,
         options: EdgeOptions | None = None,
         clock: Callable[[], float] = _time.time,
     ) -> None:
@@ -71,6 +73,8 @@ class MqttEdge:
         self.hub = hub
         self.log = log
         self.gate = gate
+        self._presence = presence or Presence(gate=gate)
+        self._covered = CoveredRooms(ingress.topic_map)
         self.stats = EdgeStats()
         self.tasks = Tasks(self.stats)
         self.flusher = Flusher()
@@ -199,6 +203,16 @@ class MqttEdge:
             group.enter(reader.client_id, sub, persistent=reader.session.persistent)
             reader.groups += (group,)
             group.connect(reader)
+        self._presence.arrived(connection.identity)
+        self.subscriptions_changed(connection, reader.session.subscriptions)
+
+    def subscriptions_changed(self, connection: Connection, changed: Iterable[str]) -> None:
+        """A connection has, or has no more, subscriptions to these filters: it may be in other rooms now."""
+        before, subscriptions = connection.rooms, connection.reader.session.subscriptions
+        connection.rooms = rooms = self._covered.after(changed, subscriptions.keys(), before)
+        if rooms is not before:
+            self._presence.entered(connection.identity, rooms - before)
+            self._presence.left(connection.identity, before - rooms)
 
     def detach(self, connection: Connection) -> None:
         """A connection has ended; its session is stored or ended by the session store."""
@@ -211,6 +225,7 @@ class MqttEdge:
                 self.fanout.remove(reader, name)
         for group in reader.groups:
             group.disconnect(reader.client_id)
+        self._presence.departed(connection.identity, connection.rooms)
 
     def write_durably(self, writes: list[StateWrite]) -> Future[None]:
         """Store state values on disk."""

@@ -105,6 +105,10 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
         position, records = _add(connection, subscription, request, position, history=wish.start is not None)
         if records is not None:
             retained.append((reader.session.subscriptions[request.filter], records))
+    granted_filters = [
+        request.filter for request, code in zip(packet.subscriptions, codes, strict=True) if not code.is_failure
+    ]
+    connection.edge.subscriptions_changed(connection, granted_filters)
     reader.step_back(position)
     hole = [(INCOMPLETE, wish.hole)] if wish.hole is not None else []
     known = [(POSITION, hub.position(begins))] if begins is not None and not reader.sending_again else []
@@ -220,6 +224,7 @@ def unsubscribe(connection: Connection, packet: Unsubscribe) -> None:
         else:
             edge.fanout.remove(reader, filter_)
             reader.drop_retained(filter_)
+    edge.subscriptions_changed(connection, packet.filters)
     reader.step_back(reader.where)
     unsuback = encode_fitting([Unsuback(packet.packet_id, codes)], connection.version, reader.max_packet)
     _store_then(connection, lambda: _answer(connection, unsuback))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from gapless.auth import Gate, review
 from gapless.errors import GaplessError, NotDecided, Overloaded, Unauthorized
-from gapless.transports.socketio.client import Client, encode_event
+from gapless.transports.socketio.client import REVOKED, Client, encode_event
 from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.server import Server
 
@@ -19,8 +19,6 @@ T = TypeVar("T")
 
 UNAUTHORIZED = "gapless:unauthorized"
 """Event by which a client is told, last, why its access ended."""
-REVOKED = "gapless:revoked"
-"""Event by which a client is told of rooms that it may hear no more."""
 MOST_WAITING = 256
 """Requests of one client that may wait for the application's decisions."""
 

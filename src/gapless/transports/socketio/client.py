@@ -16,6 +16,7 @@ from gapless.errors import Unauthorized
 from gapless.event import Record, format_time
 from gapless.eventlog import Page
 from gapless.hub import Hub
+from gapless.presence import RoomNews
 from gapless.transports.socketio.outgoing import EncodedMessage, OutgoingQueue
 
 logger = logging.getLogger("gapless.socketio")
@@ -25,6 +26,13 @@ PAGE = 200
 
 INCOMPLETE = "gapless:incomplete"
 """Event by which a client is told that the log no longer has what it missed."""
+
+REVOKED = "gapless:revoked"
+"""Event by which a client is told of rooms that it may hear no more."""
+PRESENCE = "gapless:presence"
+"""Event by which a client is told that a user came into a room, left it, or has more or fewer connections there."""
+PRESENT = "gapless:present"
+"""Event by which a client is told of all who are in a room."""
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -58,6 +66,18 @@ def _encode_record(record: Record) -> EncodedMessage:
 def encode_event(name: str, *arguments: object) -> EncodedMessage:
     """Any event of the gateway's own."""
     return EncodedMessage.of(b"2" + _encode_json([name, *arguments]))
+
+
+def encode_news(news: RoomNews) -> EncodedMessage:
+    """News of who is in a room, once for all who watch it."""
+    form: EncodedMessage | None = news.forms.get("socketio")
+    if form is None:
+        if news.whole is not None:
+            form = encode_event(PRESENT, news.whole_wire())
+        else:
+            form = EncodedMessage.joined([encode_event(PRESENCE, change) for change in news.changes])
+        news.forms["socketio"] = form
+    return form
 
 
 class Stats(msgspec.Struct):
@@ -173,6 +193,18 @@ class Client(Cursor):
     def access_changed(self) -> None:
         """See `Holder`."""
         self.access.review(self)
+
+    def presence(self, news: RoomNews) -> bool:
+        """See `Watcher`."""
+        if not self.started or self.queue.stalled:
+            return False
+        self.queue.send(encode_news(news))
+        return True
+
+    def presence_denied(self, room: str) -> None:
+        """See `Watcher`."""
+        if self.started:
+            self.queue.send(encode_event(REVOKED, {"rooms": [room]}))
 
     @property
     def where(self) -> int:

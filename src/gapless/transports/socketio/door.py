@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time as _time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any
 
 import msgspec
@@ -26,10 +26,11 @@ from gapless.event import Origin, Position, format_time
 from gapless.eventlog import EVERYTHING, EventLog
 from gapless.hub import Hub
 from gapless.ingress import Ingress, Publication
+from gapless.presence import Presence
 from gapless.topicmap import Alias
 from gapless.topicmap.row import as_text, fill
-from gapless.transports.socketio.access import REVOKED, Access
-from gapless.transports.socketio.client import Client, Stats, encode_event
+from gapless.transports.socketio.access import Access
+from gapless.transports.socketio.client import REVOKED, Client, Stats, encode_event
 from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.server import CERTIFICATE, Server
 from gapless.transports.socketio.sessions import SessionStore, StoredSession, new_pid, subscriptions_of
@@ -84,6 +85,7 @@ class SocketIoDoor:
         hub: Hub,
         log: EventLog,
         gate: Gate,
+        presence: Presence | None = None,
         options: SocketIoOptions | None = None,
         clock: Callable[[], float] = _time.time,
     ) -> None:
@@ -95,7 +97,8 @@ class SocketIoDoor:
         self._clock = clock
         self._sessions = SessionStore(log)
         self._clients: dict[str, Client] = {}
-        self._fanout = RoomFanout(clock)
+        self._presence = presence = presence or Presence(gate=gate)
+        self._fanout = RoomFanout(clock, presence)
         self._arrivals: dict[str, _Arrival] = {}  # clients that come back, by Engine.IO session, while connecting
         self._resuming: dict[str, asyncio.Event] = {}  # their pids; set once they are in
         self._tending: asyncio.Task[None] | None = None
@@ -125,6 +128,7 @@ class SocketIoDoor:
         server.on("subscribe", self._answering(self._on_subscribe))
         server.on("unsubscribe", self._answering(self._on_unsubscribe))
         server.on("publish", self._answering(self._on_publish))
+        server.on("presence", self._answering(self._on_presence))
         server.on("authenticate", self._answering(self._on_authenticate))
         server.on(PING, self._answering(self._on_ping))
         server.on("*", self._on_unknown)
@@ -288,6 +292,7 @@ class SocketIoDoor:
             client.lease.release()
             raise
         self._clients[sid] = client
+        self._presence.arrived(client.identity)
         client.queue.add_reader(client)
         self._fanout.join(client, client.subscriptions.since)
         try:
@@ -333,6 +338,8 @@ class SocketIoDoor:
         client.lease.release()
         client.close()
         self._fanout.leave(client, tuple(client.subscriptions.since))
+        self._presence.unwatch(client)
+        self._presence.departed(client.identity)
         client.queue.remove_reader(client)
 
     async def _save(self, client: Client) -> None:
@@ -370,9 +377,7 @@ class SocketIoDoor:
         subscriptions = client.subscriptions
         for room in rooms:
             self._gate.check_subscribe_room(client.identity, room)
-        if len(subscriptions.since.keys() | set(rooms)) > self.options.max_rooms:
-            limit = self.options.max_rooms
-            raise Overloaded(f"more than {limit} rooms on one connection", hint="unsubscribe from some", limit=limit)
+        _check_count(subscriptions.since.keys() | set(rooms), self.options.max_rooms)
         start, complete = self._start_of(after)
         position = client.where
         reached = subscriptions.subscribe(rooms, start=start, position=position)
@@ -403,6 +408,27 @@ class SocketIoDoor:
     async def _unsubscribe(self, client: Client, rooms: list[str]) -> None:
         await self._access.decided(client, lambda: self._access.leave(client, rooms))
         await self._save(client)
+
+    async def _on_presence(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
+        """Who is in rooms: a snapshot of each, and what changes from then on, unless `live` is false."""
+        rooms = _rooms(document)
+        live = document.get("live", True)
+        if not isinstance(live, bool):
+            raise InvalidRequest("live is not true or false", hint="leave it out to be told of changes")
+        for room in rooms:
+            self._map.check_room(room)
+        return await self._access.decided(client, lambda: self._who(client, rooms, live=live), rooms=rooms)
+
+    def _who(self, client: Client, rooms: list[str], *, live: bool) -> dict[str, Any]:
+        presence = self._presence
+        for room in rooms:
+            self._gate.check_subscribe_room(client.identity, room)
+        if live:
+            _check_count(presence.watched_by(client) | set(rooms), self.options.max_rooms)
+            presence.watch(client, rooms)
+        else:
+            presence.unwatch(client, rooms)
+        return {"ok": True, "rooms": {room: msgspec.to_builtins(presence.snapshot(room)) for room in rooms}}
 
     async def _on_authenticate(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
         """A fresh token on a live connection: its rooms and its place stay."""
@@ -472,7 +498,7 @@ class SocketIoDoor:
     async def _on_unknown(self, event: str, sid: str, *_: object) -> dict[str, Any]:
         error = InvalidRequest(
             f"there is no request {event[:80]!r}",
-            hint="known: subscribe, unsubscribe, publish, authenticate and the map's aliases",
+            hint="known: subscribe, unsubscribe, publish, presence, authenticate and the map's aliases",
         )
         return {"ok": False, "error": error.to_wire()}
 
@@ -520,6 +546,11 @@ def _rooms(document: dict[str, Any]) -> list[str]:
     if not isinstance(rooms, list) or not rooms or not all(isinstance(room, str) for room in rooms):
         raise InvalidRequest("rooms is not a list of room names", hint='send {"rooms": ["lead:123"]}')
     return list(dict.fromkeys(rooms))
+
+
+def _check_count(rooms: Set[str], limit: int) -> None:
+    if len(rooms) > limit:
+        raise Overloaded(f"more than {limit} rooms on one connection", hint="unsubscribe from some", limit=limit)
 
 
 def _envelope(document: dict[str, Any]) -> Envelope:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from gapless.event import Record
+from gapless.presence import Presence
 from gapless.transports.socketio.client import Client, encode_record
 from gapless.transports.socketio.outgoing import EncodedMessage
 
@@ -19,26 +20,38 @@ class RoomFanout:
 
     Args:
         clock: seconds since the Unix epoch.
+        presence: told who enters and leaves which room.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], presence: Presence | None = None) -> None:
         self._clock = clock
+        self._presence = presence
         self._by_room: dict[str, dict[str, Client]] = {}
         self._batch: list[Record] = []
 
     def join(self, client: Client, rooms: Iterable[str]) -> None:
         """The client hears these rooms from the next event on."""
+        entered: list[str] = []
         for room in rooms:
-            self._by_room.setdefault(room, {})[client.sid] = client
+            members = self._by_room.setdefault(room, {})
+            if members.get(client.sid) is not client:
+                members[client.sid] = client
+                entered.append(room)
+        if entered and self._presence is not None:
+            self._presence.entered(client.identity, entered)
 
     def leave(self, client: Client, rooms: Iterable[str]) -> None:
         """The client hears these rooms no more."""
+        left: list[str] = []
         for room in rooms:
             members = self._by_room.get(room)
             if members is not None and members.get(client.sid) is client:
                 del members[client.sid]
+                left.append(room)
                 if not members:
                     del self._by_room[room]
+        if left and self._presence is not None:
+            self._presence.left(client.identity, left)
 
     def deliver(self, record: Record) -> None:
         """See `gapless.hub.Fanout`; `flush` follows in the same step."""

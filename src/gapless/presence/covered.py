@@ -1,0 +1,83 @@
+"""In which rooms an MQTT connection is: it subscribes to topic filters, not to rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+
+from gapless.mqtt.filters import covers
+from gapless.topicmap import TopicMap
+from gapless.topicmap.row import CAPTURE, fill
+
+_REMEMBERED = 10_000
+
+
+class CoveredRooms:
+    """Which rooms subscriptions amount to.
+
+    A connection is in a room where its filters cover every filter of the room (`TopicMap.filters_for`, what
+    `/api/connect` tells clients to subscribe to). Rooms that a wildcard stands for are not counted: who hears
+    `crm/leads/+/updated` is in no lead's room. Neither are rooms that only a payload names.
+    """
+
+    def __init__(self, topic_map: TopicMap) -> None:
+        self._map = topic_map
+        self._touched = lru_cache(_REMEMBERED)(self._find_touched)
+        self._filters = lru_cache(_REMEMBERED)(topic_map.filters_for)
+
+    def after(self, changed: Iterable[str], subscriptions: Collection[str], before: frozenset[str]) -> frozenset[str]:
+        """The rooms after a change.
+
+        Args:
+            changed: filters that were added or removed.
+            subscriptions: all filters of the connection, as they are now.
+            before: the rooms before the change.
+        """
+        touched: set[str] = set()
+        for topic_filter in changed:
+            touched |= self._touched(topic_filter)
+        if not touched:
+            return before
+        wild = [one for one in subscriptions if "+" in one or "#" in one]
+        covered = {room for room in touched if self._covers(room, subscriptions, wild)}
+        return (before - touched) | covered
+
+    def _covers(self, room: str, subscriptions: Collection[str], wild: list[str]) -> bool:
+        return all(
+            wanted in subscriptions or any(covers(one, wanted) for one in wild) for wanted in self._filters(room)
+        )
+
+    def _find_touched(self, topic_filter: str) -> frozenset[str]:
+        """Rooms whose coverage may depend on a filter."""
+        rooms: set[str] = set()
+        for row in self._map.rows:
+            captures = _captures(topic_filter, row.pattern)
+            if captures is None:
+                continue
+            for template in row.rooms:
+                if "{data." not in template and (room := fill(template, captures, None)) is not None:
+                    rooms.add(room)
+        return frozenset(room for room in rooms if self._map.filters_for(room))
+
+
+def _captures(topic_filter: str, pattern: str) -> dict[str, str] | None:
+    """What a filter says of a pattern's captures; None where no topic fits both."""
+    wanted, levels = topic_filter.split("/"), pattern.split("/")
+    captures: dict[str, str] = {}
+    for index, level in enumerate(wanted):
+        if level == "#":
+            return captures
+        if index >= len(levels):
+            return None
+        own = levels[index]
+        if own == "#":
+            return captures
+        if level == "+" or own == "+":
+            continue
+        if capture := CAPTURE.fullmatch(own):
+            captures[capture.group(1)] = level
+        elif own != level:
+            return None
+    if len(levels) > len(wanted) and levels[len(wanted) :] != ["#"]:
+        return None
+    return captures
