@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import tempfile
 import time
@@ -24,6 +25,12 @@ from gapless.link import LinkOptions
 from gapless.mqtt import Connect, Pingreq, ProtocolVersion, encode
 from gapless.testing import BrokerConfig, run_broker
 from gapless.topicmap import crm_map
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def user(number: int) -> Identity:
@@ -77,19 +84,24 @@ async def run(accounts: int, step: int) -> None:
             waits: list[float] = []
             account = (bystander.username, made.accounts.password(bystander), bystander.client_id)
             pinging = asyncio.create_task(ping(broker.port, account, waits))
-            print("accounts before, ms an account, commands an account, file KiB, PINGRESP p50 / p99 ms")
+            print("accounts  ms  broker CPU ms  gateway CPU ms  commands  file KiB  PINGRESP p50 p99 ms")
             for first in range(0, accounts, step):
                 waits.clear()
                 began, commands = time.perf_counter(), made.control.commands
+                broker_cpu, own_cpu = cpu_seconds(broker.pid), time.process_time()
                 await asyncio.gather(
                     *(made.account(user(n), f"{n}~a", (), lifetime=3600) for n in range(first, first + step))
                 )
                 each = (time.perf_counter() - began) / step * 1000
+                broker_each = (cpu_seconds(broker.pid) - broker_cpu) / step * 1000
+                own_each = (time.process_time() - own_cpu) / step * 1000
                 told_each = (made.control.commands - commands) / step
                 size = (Path(folder) / "dynamic-security.json").stat().st_size / 1024
                 marks = statistics.quantiles(waits, n=100) if len(waits) > 1 else [0.0] * 99
                 waited = f"{marks[49] * 1000:8.1f} {marks[98] * 1000:8.1f}"
-                print(f"{first:6d} {each:8.1f} {told_each:6.2f} {size:8.0f} {waited}")
+                print(
+                    f"{first:6d} {each:8.1f} {broker_each:8.1f} {own_each:8.2f} {told_each:6.2f} {size:8.0f} {waited}"
+                )
             began = time.perf_counter()
             for number in range(step):
                 await made.account(user(number), f"{number}~a", (), lifetime=3600)

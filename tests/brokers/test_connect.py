@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -156,6 +157,49 @@ async def test_a_stock_client_hears_its_rooms_at_a_real_mosquitto() -> None:
             assert out == b"for 7\n"
             with pytest.raises(LinkError):
                 await Client.connect(broker.url, credentials["username"], SALES, credentials["client_id"])
+
+
+@pytest.mark.needs_mosquitto
+@pytest.mark.needs_dynamic_security
+async def test_the_link_the_accounts_and_history_over_one_mosquitto() -> None:
+    async with run_broker(BrokerConfig(dynamic_security=("control", "password"))) as broker:
+        told = MosquittoOptions(url=broker.url, username="control", password="password")
+        options = BrokerAuthOptions(urls=(broker.url,), credentials="mosquitto", mosquitto=told)
+        link = LinkOptions(
+            url=broker.url, username="link", password="link-password", reconnect_min=0.05, reconnect_max=0.2
+        )
+        async with gateway(options, link) as running:
+            assert running.brokers is not None
+            assert running.brokers.provision is not None
+            assert running.link is not None
+            async with asyncio.timeout(PATIENCE):
+                await running.brokers.provision.control.wait_ready()
+                acls = [
+                    {"acltype": kind, "topic": topic, "allow": True}
+                    for kind in ("publishClientSend", "subscribePattern")
+                    for topic in ("crm/#", "gapless/#")
+                ]
+                role: dict[str, Any] = {"command": "createRole", "rolename": "link", "acls": acls}
+                account = {"command": "createClient", "username": "link", "password": "link-password"}
+                await running.brokers.provision.control.do([role, {**account, "roles": [{"rolename": "link"}]}])
+                await running.link.wait_connected()
+            assert running.link.state.error == ""
+            answer = (await connect(running, "rooms=lead:1&client=phone&broker=1"))["broker"]
+            credentials = answer["credentials"]
+            client = await Client.connect(
+                broker.url, credentials["username"], credentials["password"], credentials["client_id"]
+            )
+            assert await client.subscribe(*answer["filters"], f"{answer['replies']}/1") == [True] * 4
+            await running.publish(type="lead:updated", data={"leadId": "2"})
+            await running.publish(type="lead:updated", data={"leadId": "1", "name": "Acme"})
+            await client.hear("crm/leads/1/updated")
+            for room, found in (("lead:1", b"Acme"), ("lead:2", b'"forbidden"')):
+                request = {"rooms": [room], "after": "start", "token": SALES, "replyTo": f"{answer['replies']}/1"}
+                assert await client.publish(answer["history_topic"], json.dumps(request).encode())
+                reply = await client.hear(f"{answer['replies']}/1")
+                assert found in reply.payload
+                client.heard.clear()
+            client.close()
 
 
 async def test_a_broker_that_is_away_is_said_to_be_and_the_rest_is_answered() -> None:

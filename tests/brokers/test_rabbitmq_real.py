@@ -84,13 +84,15 @@ async def check_what_is_said(broker: RabbitMq) -> None:
 
 
 async def check_the_end_of_access(broker: RabbitMq, gateway: Gateway) -> None:
-    """A connection lasts at RabbitMQ; what it asks for next is denied."""
+    """A connection lasts at RabbitMQ, and what it subscribed to goes on; what it asks for next is denied."""
     short = token("9", "ADMIN", jti="to-be-revoked")
     client = await come_in(broker, "9", short, "9~desk")
     assert await client.subscribe("crm/leads/+/created") == [True]
     async with httpx.AsyncClient(base_url=gateway.http_url, headers={"authorization": f"Bearer {ADMIN}"}) as http:
         answer = await http.post("/api/admin/revocations", json={"token": "to-be-revoked"})
         assert answer.status_code == 201, answer.text
+    await gateway.publish(type="lead:created", data={"leadId": "5"})
+    await client.hear("crm/leads/5/created")
     publishing = asyncio.create_task(client.publish("crm/leads/1/created"))
     await client.wait_ended()
     publishing.cancel()

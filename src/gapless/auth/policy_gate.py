@@ -218,6 +218,8 @@ class PolicyGate:
         known = self._of(identity)
         if known.rights is None:
             known.rights = acl_of(self.policy, identity)
+            self._known_count += len(known.rights.subscribe) + len(known.rights.publish)
+            self._count()
         return known.rights
 
     def _answer(self, identity: Identity) -> Callable[[Question], bool | None]:

@@ -32,7 +32,7 @@ class MosquittoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     url: str | None = None
     ca_file: Path | None = None
     prefix: str = "gapless"
-    max_accounts: int = 2000
+    max_accounts: int = 1000
     keep_seconds: float = 86_400.0
 
     def __post_init__(self) -> None:
