@@ -93,6 +93,15 @@ def read_payload(payload: bytes) -> Envelope:
     return Envelope(data=data, decoded=document, time=_foreign_time(document), foreign=True)
 
 
+def named_user(envelope: Envelope) -> str | None:
+    """The user that a payload names, as a careless reader would take it: also where it is not quite an envelope."""
+    if envelope.user_id is not None or not envelope.foreign:
+        return envelope.user_id
+    document = envelope.decoded
+    named = document.get("userId") if _looks_like_envelope(document) else None
+    return named if isinstance(named, str) else None
+
+
 def content_id(topic: str, payload: bytes) -> str:
     """The id of a message that has none but tells its time: the same on every way it comes.
 

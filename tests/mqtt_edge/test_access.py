@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gapless.auth import Leases
+from gapless.errors import LogUnavailable
 from gapless.mqtt import (
     Auth,
     Connack,
@@ -23,6 +24,8 @@ from gapless.mqtt import (
     Suback,
     Subscribe,
     SubscriptionRequest,
+    Unsuback,
+    Unsubscribe,
     Will,
 )
 from gapless.transports.mqtt.access import METHOD, REVOKED
@@ -322,3 +325,101 @@ async def test_expiry_is_minded_on_the_renewed_token() -> None:
         gate.leases.expire()
         await client.expect_closed(ReasonCode.MAXIMUM_CONNECT_TIME)
         await asyncio.sleep(0)
+
+
+async def test_what_a_client_has_not_read_is_cut_off_with_its_right_to_hear_it() -> None:
+    gate = gate_of("ann")
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann", clean=False, expiry=100)
+        await ann.subscribe(TOPIC)
+        (connection,) = node.edge.connected.values()
+        writer = connection.output.writer
+        connection.output.writer = Stalled(writer)
+        gate.take("ann", TOPIC)
+        assert await ann.next() is None  # not even a DISCONNECT, which would come behind it
+        await until(lambda: len(gate.leases) == 0)
+        _, connack = await connect(node, "ann", clean=False, expiry=100)
+        assert connack.session_present
+
+
+class Stalled:
+    """A socket that holds what its client does not read."""
+
+    held = 1000
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
+async def test_what_was_in_flight_goes_with_the_right_also_where_the_client_had_unsubscribed() -> None:
+    gate = gate_of("ann")
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann", clean=False, expiry=100)
+        await ann.subscribe(TOPIC)
+        await node.publish(TOPIC, "in flight")
+        await ann.receive(acknowledge=False)
+        ann.send(Unsubscribe(9, [TOPIC]))
+        await ann.expect(Unsuback)
+        await ann.drop()
+        await until(lambda: node.edge.stats.sessions_away == 1)
+        again, _ = await connect(node, "ann", clean=False, expiry=100)
+        assert b"in flight" in (await again.receive(acknowledge=False)).payload  # [MQTT-3.10.4-2]
+        await again.drop()
+        await until(lambda: node.edge.stats.sessions_away == 1)
+        gate.hears["ann"].clear()
+        again, _ = await connect(node, "ann", clean=False, expiry=100)
+        await again.nothing_more()
+
+
+async def test_a_session_stays_where_its_rights_cannot_be_looked_at() -> None:
+    gate = gate_of("ann")
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann", clean=False, expiry=100)
+        await ann.subscribe(TOPIC)
+        await ann.drop()
+        await until(lambda: node.edge.stats.sessions_away == 1)
+        await node.publish(TOPIC, "while away")
+        prepare = gate.prepare
+
+        async def fail(*_: Any, **__: Any) -> None:
+            raise LogUnavailable("closed")
+
+        gate.prepare = fail  # type: ignore[method-assign]
+        _, connack = await connect(node, "ann", clean=False, expiry=100)
+        assert connack.reason_code is ReasonCode.SERVER_UNAVAILABLE
+        gate.prepare = prepare  # type: ignore[method-assign]
+        again, connack = await connect(node, "ann", clean=False, expiry=100)
+        assert connack.session_present
+        assert b"while away" in (await again.receive()).payload
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b'{"type":"t","data":1,"userId":"boss"}', b'{"type":"t","data":1,"userId":"boss","time":"no time"}'],
+    ids=["envelope", "almost"],
+)
+async def test_a_payload_that_names_another_user_is_refused(payload: bytes) -> None:
+    async with running_edge(gate=gate_of("ann")) as node:
+        ann, _ = await connect(node, "ann")
+        ann.send(Publish(TOPIC, payload, qos=1, packet_id=1))
+        assert (await ann.expect(Puback)).reason_code is ReasonCode.NOT_AUTHORIZED
+        ann.send(Publish(TOPIC, payload.replace(b"boss", b"ann"), qos=1, packet_id=2))
+        assert (await ann.expect(Puback)).reason_code is ReasonCode.SUCCESS
+        _, connack = await connect(node, "ann", client_id="other", will=Will(TOPIC, payload))
+        assert connack.reason_code is ReasonCode.NOT_AUTHORIZED
+
+
+async def test_a_will_that_is_no_longer_allowed_is_not_published() -> None:
+    gate = gate_of("ann", "bob")
+    async with running_edge(gate=gate) as node:
+        bob, _ = await connect(node, "bob")
+        await bob.subscribe(TOPIC, OTHER)
+        for client_id, topic in (("lost", TOPIC), ("kept", OTHER)):
+            ann, _ = await connect(node, "ann", client_id=client_id, will=Will(topic, b"gone"))
+            gate.says["ann"].discard(TOPIC)
+            await ann.drop()
+        assert (await bob.receive()).topic == OTHER
+        await bob.nothing_more()

@@ -31,7 +31,7 @@ class DevelopmentGate:
                 "the token is missing or wrong",
                 hint="send the gateway's --token as Bearer header, Socket.IO auth.token or MQTT password",
             )
-        return Identity(user_id=credentials.username, service=credentials.username is None)
+        return Identity(user_id=credentials.username, service=True)
 
     async def prepare(
         self, identity: Identity, *, rooms: Iterable[str] = (), filters: Iterable[str] = (), topics: Iterable[str] = ()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from gapless.auth import Identity, review
 from gapless.errors import Forbidden, Unauthorized
-from gapless.eventlog import EVERYTHING
 from gapless.mqtt import (
     Auth,
     MqttProtocolError,
@@ -63,17 +62,13 @@ def heard_by(filter_: str) -> str:
 
 
 async def review_session(edge: MqttEdge, identity: Identity, session: Session) -> list[str]:
-    """Drop from a stored session what the identity may hear no more; returns the filters.
-
-    Messages that were in flight and that no filter left covers are dropped too.
-    """
+    """Drop from a stored session what the identity may hear no more; returns the filters."""
     filters = list(dict.fromkeys(heard_by(name) for name in session.subscriptions))
     await edge.gate.prepare(identity, filters=filters)
     denied, undecided = review(edge.gate.check_subscribe_filter, identity, filters)
     lost = {*denied, *undecided}
     names = [name for name in session.subscriptions if heard_by(name) in lost]
     _drop(edge, session, names)
-    await _drop_inflight(edge, identity, session)
     return names
 
 
@@ -89,23 +84,19 @@ def _drop(edge: MqttEdge, session: Session, names: Iterable[str]) -> None:
                 del session.inflight[packet_id]
 
 
-async def _drop_inflight(edge: MqttEdge, identity: Identity, session: Session) -> None:
-    """Forget messages to be sent again whose topic the identity may not hear (any more)."""
-    for packet_id, sent in list(session.inflight.items()):
-        if sent is None:
-            continue  # QoS 2 after PUBREC: nothing of the message is sent again
-        topic = sent.topic or await _topic_of(edge, sent.offset)
-        if topic is None or any(matches(heard_by(name), topic) for name in session.subscriptions):
-            continue
-        await edge.gate.prepare(identity, filters=(topic,))
-        denied, undecided = review(edge.gate.check_subscribe_filter, identity, (topic,))
-        if denied or undecided:
-            del session.inflight[packet_id]
+def may_hear_again(connection: Connection, topic: str) -> bool:
+    """Whether a message that was in flight may be sent again.
 
-
-async def _topic_of(edge: MqttEdge, offset: int) -> str | None:
-    page = await edge.hub.page(EVERYTHING, offset - 1, limit=1)
-    return next((record.event.topic for record in page.records if record.offset == offset), None)
+    It may where a filter of the session, all of which were looked at, covers it. Its client may also have
+    unsubscribed since [MQTT-3.10.4-2]: then its topic is looked at by itself.
+    """
+    if any(matches(heard_by(name), topic) for name in connection.reader.session.subscriptions):
+        return True
+    try:
+        connection.edge.gate.check_subscribe_filter(connection.identity, topic)
+    except Forbidden:
+        return False
+    return True
 
 
 # A connected client

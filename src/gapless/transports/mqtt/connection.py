@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from gapless.auth import Credentials, Identity, Lease
+from gapless.auth import Credentials, Identity, Lease, review
+from gapless.envelope import read_payload
 from gapless.errors import Forbidden, InvalidRequest, LogError, NotDecided, Overloaded, Unauthorized
 from gapless.mqtt import (
     Auth,
@@ -44,12 +46,13 @@ from gapless.transports.mqtt.access import (
     REVOKED,
     decide,
     end_access,
+    may_hear_again,
     reauthenticate,
     review_connection,
     review_session,
     session_name,
 )
-from gapless.transports.mqtt.inbound import Inbound
+from gapless.transports.mqtt.inbound import Inbound, refuse_another_user
 from gapless.transports.mqtt.output import Output, Writer, encode_fitting
 from gapless.transports.mqtt.reader import Reader
 from gapless.transports.mqtt.sessions import FOREVER
@@ -243,7 +246,11 @@ class Connection:
     async def _decide(self) -> None:
         """Ask, then take the packets. What has no answer after some attempts is refused."""
         first = self._parked[0]
-        await decide(self, self._parked)
+        try:
+            await decide(self, self._parked)
+        except Exception as error:  # a defect must harm this connection alone
+            self._broken(error)
+            return
         packets, self._parked, self._deciding = self._parked, [], False
         if not self._open:
             return
@@ -320,11 +327,18 @@ class Connection:
                 if edge.stopping:
                     raise _Refused(ReasonCode.SERVER_UNAVAILABLE, "the server is shutting down")
                 edge.take_over(name)
-                will = None if connect.will is None else keep_will(connect.will, user_id=self.identity.user_id)
+                lost: list[str] = []
+
+                async def look(session: Session) -> None:
+                    lost.extend(await review_session(edge, self.identity, session))
+
                 session, present = await edge.sessions.open(
-                    name, clean=connect.clean_start, expiry=self._expiry(connect, properties), will=will
+                    name,
+                    clean=connect.clean_start,
+                    expiry=self._expiry(connect, properties),
+                    will=None if connect.will is None else keep_will(connect.will, self.identity),
+                    review=look,
                 )
-                lost = await review_session(edge, self.identity, session) if present else []
                 if lost and answer is not None:
                     answer = self._tell_lost(answer, lost)
                 self._start(connect, properties, session, answer, present=present)
@@ -354,6 +368,7 @@ class Connection:
             client_id=connect.client_id,
             address=self.address,
             door="mqtt",
+            connection=self.peer,
         )
 
     def _check(self, connect: Connect, properties: Properties) -> str:
@@ -376,6 +391,7 @@ class Connection:
             self.edge.ingress.topic_map.admit(will.topic)
             await self.edge.gate.prepare(self.identity, topics=(will.topic,))
             self.edge.gate.check_publish(self.identity, will.topic)
+            refuse_another_user(read_payload(will.payload), self.identity.speaker)
         except Forbidden as error:
             raise _Refused(ReasonCode.NOT_AUTHORIZED, error.message) from error
         except InvalidRequest as error:
@@ -414,6 +430,7 @@ class Connection:
             feeder=edge.feeder,
             stats=edge.stats,
             fail=self._cannot_store,
+            may_hear=partial(may_hear_again, self),
         )
         self.inbound = Inbound(
             session,
@@ -439,7 +456,10 @@ class Connection:
             return
         self.output.send(encode(Connack(ReasonCode.SUCCESS, present, answer), connect.version))
         self._arm_keep_alive(self._agree_keep_alive(connect))
-        self.reader.begin()
+        if present:  # rights may have changed while it was taken up
+            review_connection(self)
+        if self._open:
+            self.reader.begin()
 
     def _agree_keep_alive(self, connect: Connect) -> int:
         longest = self.edge.options.keepalive_max
@@ -565,7 +585,14 @@ class Connection:
     def end(
         self, reason: ReasonCode, text: str, user_properties: list[tuple[str, str]] | None = None, *, will: bool = True
     ) -> None:
-        """Close with an explanation; the session stays."""
+        """Close with an explanation; the session stays.
+
+        A client that has not read what it was sent is cut off: what waits for it may be what it may not hear.
+        """
+        if self.output.writer.held:
+            self._end(will=will)
+            self.output.abort()
+            return
         if user_properties and self.explain and self.version is _V5:
             properties = Properties(reason_string=text, user_properties=user_properties)
             answer = encode_fitting([Disconnect(reason, properties)], _V5, self.reader.max_packet)
@@ -574,6 +601,13 @@ class Connection:
                 self._close(answer)
                 return
         self.close_with(reason, text, will=will)
+
+    def _may_leave_its_will(self) -> bool:
+        """Whether the will, which was allowed at CONNECT, still is."""
+        will = self.reader.session.will
+        if will is None:
+            return True
+        return not review(self.edge.gate.check_publish, self.identity, (will.topic,)).denied
 
     def close_with(self, reason: ReasonCode, text: str = "", *, will: bool = True, defer: bool = False) -> None:
         """Close from our side: DISCONNECT with the reason in MQTT 5, then the connection.
@@ -627,6 +661,7 @@ class Connection:
         self.inbound.closed = True
         if self._lease is not None:
             self._lease.release()
+        will = will and self._may_leave_its_will()
         self.edge.detach(self)
         if defer:
             self.edge.sessions.defer(self.reader)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gapless.auth import Gate, Identity
-from gapless.envelope import Envelope, read_payload
+from gapless.envelope import Envelope, named_user, read_payload
 from gapless.errors import (
     Forbidden,
     GaplessError,
@@ -61,6 +61,19 @@ class _Slot:
 
     def __init__(self) -> None:
         self.data: bytes | None = None
+
+
+def refuse_another_user(envelope: Envelope, speaker: Callable[[str | None], str | None]) -> None:
+    """Refuse a payload that names another user than the one who publishes it.
+
+    MQTT subscribers get the very bytes, so it cannot be corrected on its way, as it is at other doors.
+
+    Raises:
+        Forbidden: it does.
+    """
+    named = named_user(envelope)
+    if named is not None and speaker(named) != named:
+        raise Forbidden("the payload names another user than you", hint="leave userId out, or name yourself")
 
 
 def reason_of(error: BaseException) -> ReasonCode:
@@ -216,6 +229,7 @@ class Inbound:
 
     def _publication(self, packet: Publish, topic: str) -> Publication:
         envelope = read_payload(packet.payload)
+        refuse_another_user(envelope, self.identity.speaker)
         properties = packet.properties
         payload = None if packet.payload == envelope.data else packet.payload
         expires: int | None = None

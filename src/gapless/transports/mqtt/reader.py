@@ -64,11 +64,13 @@ class Reader(Feed):
         window: how many QoS 1 and 2 messages may be unacknowledged (its Receive Maximum).
         max_packet: the client's Maximum Packet Size in bytes.
         fail: closes the connection, when state cannot be stored.
+        may_hear: whether a message of a topic may be sent again.
     """
 
     __slots__ = (
         "_failed",
         "_held",
+        "_may_hear",
         "_released",
         "_releasing",
         "_resend",
@@ -101,8 +103,10 @@ class Reader(Feed):
         feeder: Feeder,
         stats: EdgeStats,
         fail: Callable[[BaseException], None],
+        may_hear: Callable[[str], bool],
     ) -> None:
         super().__init__(session.position, feeder)
+        self._may_hear = may_hear
         self.session = session
         self.inflight = session.inflight
         self.client_id = session.client_id
@@ -450,9 +454,10 @@ class Reader(Feed):
         if not found:
             return False
         self._resend.popleft()
-        if record is None:
+        if record is None or not self._may_hear(record.event.topic):
             del session.inflight[packet_id]
-            self.on_hole(sent.offset - 1)
+            if record is None:
+                self.on_hole(sent.offset - 1)
             self._touch()
             return True
         grant = Grant(sent.qos, sent.retain, sent.identifiers, sent.bare)

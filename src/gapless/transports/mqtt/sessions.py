@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import logging
 from asyncio import Future
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -176,8 +176,18 @@ class SessionStore:
             else:
                 self._locks[client_id] = (lock, users - 1)
 
-    async def open(self, client_id: str, *, clean: bool, expiry: int, will: WillMessage | None) -> tuple[Session, bool]:
+    async def open(
+        self,
+        client_id: str,
+        *,
+        clean: bool,
+        expiry: int,
+        will: WillMessage | None,
+        review: Callable[[Session], Awaitable[None]],
+    ) -> tuple[Session, bool]:
         """The session for a client that connects, under its claim; and whether it was there before.
+
+        One that was there is shown to `review`, which may take subscriptions away, before it is stored.
 
         It is stored, with the will, before this returns, where it is to outlive the connection
         or has a will that is to outlive the process.
@@ -197,6 +207,7 @@ class SessionStore:
             assert away is not None
             session.received = away.received
             session.skip_unkept(self._hub.head)
+            await review(session)
         session.expiry = expiry
         session.will = will
         if session.persistent or will is not None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from asyncio import Future
 
+from gapless.auth import Identity
 from gapless.envelope import read_payload
 from gapless.errors import GaplessError, LogError, Overloaded
 from gapless.event import MqttMessage, Origin
@@ -22,8 +23,9 @@ RETRIES = 60
 """Times, a second and more apart, that a will is tried while the log takes no writes."""
 
 
-def keep_will(will: Will, *, user_id: str | None) -> WillMessage:
+def keep_will(will: Will, identity: Identity) -> WillMessage:
     """The will of a CONNECT as the session keeps it (MQTT 5 §3.1.3.2)."""
+    user_id = identity.speaker(read_payload(will.payload).user_id)
     properties = will.properties
     if properties is None:
         return WillMessage(will.topic, will.payload, qos=will.qos, retain=will.retain, user_id=user_id)
@@ -96,7 +98,7 @@ class Wills:
             topic=will.topic,
             qos=will.qos,
             retain=will.retain,
-            user_id=will.user_id if will.user_id is not None else envelope.user_id,
+            user_id=will.user_id,
             expires=expires,
             mqtt=MqttMessage(
                 payload=None if will.payload == envelope.data else will.payload,
