@@ -11,6 +11,7 @@ import type { Description, HttpDoor, OpenContext, Transport, TransportLoaders } 
 import type { DeviceSignal, Platform, Status, TransportName } from "./types.ts";
 
 const STABLE = 5000;
+const STAND_BACK = 30_000;
 const PAGE = 500;
 const FORWARD_FIRST = 5000;
 const FORWARD_MOST = 300_000;
@@ -52,7 +53,8 @@ export class Connector implements LinkHost {
   private readonly transports = new Map<TransportName, Transport | null>();
   private readonly delays: Backoff;
   private readonly forwardDelays: Backoff;
-  private readonly stoodBack = new Set<TransportName>();
+  /** Transports that come last in a round, and until when. */
+  private readonly standBack = new Map<TransportName, number>();
   private active: Link | null = null;
   private lastName: TransportName | null = null;
   private lastLoss = "";
@@ -148,6 +150,7 @@ export class Connector implements LinkHost {
     if (signal !== "visible") this.deviceOffline = false;
     this.delays.reset();
     this.forwardDelays.reset();
+    this.standBack.clear();
     const link = this.active;
     if (!link) return this.again();
     if (signal === "visible" || link.session?.ping) void link.check();
@@ -175,7 +178,8 @@ export class Connector implements LinkHost {
     if (link !== this.active) return; // one that is not whole yet: its opening fails
     this.drop();
     this.lastLoss = error.code;
-    if (link.wholeSince !== null && this.platform.now() - link.wholeSince < STABLE) this.stoodBack.add(link.name);
+    const flapped = link.wholeSince !== null && this.platform.now() - link.wholeSince < STABLE;
+    if (flapped || error.code === "timeout") this.distrust(link.name);
     if (error.code === "unauthorized") this.options.tokens.refuse(link.token);
     this.tell({ connection: "connecting", transport: null, error, retryAt: null });
     void this.connect();
@@ -188,7 +192,7 @@ export class Connector implements LinkHost {
     this.round = null;
     this.cancelRetry();
     this.delays.reset();
-    this.stoodBack.clear();
+    this.standBack.clear();
     this.tell({ connection: "connecting", transport: null, retryAt: null });
     void this.connect();
   }
@@ -204,8 +208,7 @@ export class Connector implements LinkHost {
       await bounded(this.platform, 2 ** 31 - 1, this.inbox.room(), signal);
       const about = await this.describe(signal);
       const ladder = await this.usable(about);
-      const first = ladder.filter((name) => !this.stoodBack.has(name));
-      for (const name of first.length ? first : ladder) {
+      for (const name of this.inOrder(ladder)) {
         try {
           const link = await this.open(name, about, signal, false);
           if (this.round === round) this.round = null;
@@ -213,6 +216,7 @@ export class Connector implements LinkHost {
         } catch (error) {
           failure = toError(error);
           this.lastLoss ||= failure.code;
+          if (failure.code === "timeout") this.distrust(name);
           if (signal.aborted || failure.code === "unauthorized") break;
         }
       }
@@ -221,10 +225,20 @@ export class Connector implements LinkHost {
     }
     if (signal.aborted || this.closed) return;
     this.round = null;
-    this.stoodBack.clear();
     const delay = this.deviceOffline ? OFFLINE_RETRY : this.delays.next();
     this.tell({ connection: "offline", transport: null, error: failure, retryAt: this.platform.now() + delay });
     this.cancelRetry = this.platform.timer(() => void this.connect(), delay);
+  }
+
+  /** Let a transport come last for a while: what was silent, or broke at once, would cost time again. */
+  private distrust(name: TransportName): void {
+    this.standBack.set(name, this.platform.now() + STAND_BACK);
+  }
+
+  private inOrder(ladder: readonly TransportName[]): TransportName[] {
+    const now = this.platform.now();
+    const isBack = (name: TransportName) => (this.standBack.get(name) ?? 0) > now;
+    return [...ladder.filter((name) => !isBack(name)), ...ladder.filter(isBack)];
   }
 
   /** Open a link and make it whole. `quiet`: beside another one that is whole. */
@@ -307,7 +321,6 @@ export class Connector implements LinkHost {
 
   private stable(best: boolean): void {
     this.delays.reset();
-    this.stoodBack.clear();
     if (best) this.forwardDelays.reset();
   }
 
