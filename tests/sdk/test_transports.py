@@ -54,25 +54,25 @@ async def test_a_client_goes_on_from_its_cursor(
     assert again.numbers == list(range(2, 1206))
 
 
-async def test_rooms_may_be_joined_and_left_at_any_time(gateway: Gateway, hybrids: Hybrids) -> None:
-    for transport in TRANSPORTS:
-        client = await hybrids.create(gateway.http_url, "user:1", transports=[transport])
-        await client.first("ready", room="user:1")
-        await client.do("join", room="user:2")
-        await client.first("ready", room="user:2")
-        await gateway.publish(topic="crm/users/2/presence", data={"n": 2})
-        await gateway.publish(topic="crm/users/1/presence", data={"n": 1})
-        await client.until(lambda: len(client.heard) == 2)
-        await client.do("leave", room="user:1")
-        await client.do("join", room="user:3")
-        await client.first("ready", room="user:3")
-        await gateway.publish(topic="crm/users/1/presence", data={"n": 3})
-        await gateway.publish(topic="crm/users/3/presence", data={"n": 4})
-        await client.until(lambda: len(client.heard) == 3)
-        assert [(m["room"], m["data"]["n"]) for m in client.heard] == [("user:2", 2), ("user:1", 1), ("user:3", 4)]
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_rooms_may_be_joined_and_left_at_any_time(gateway: Gateway, hybrids: Hybrids, transport: str) -> None:
+    client = await hybrids.create(gateway.http_url, "user:1", transports=[transport])
+    await client.first("ready", room="user:1")
+    await client.do("join", room="user:2")
+    await client.first("ready", room="user:2")
+    await gateway.publish(topic="crm/users/2/presence", data={"n": 2})
+    await gateway.publish(topic="crm/users/1/presence", data={"n": 1})
+    await client.until(lambda: len(client.heard) == 2)
+    await client.do("leave", room="user:1")
+    await client.do("join", room="user:3")
+    await client.first("ready", room="user:3")
+    await gateway.publish(topic="crm/users/1/presence", data={"n": 3})
+    await gateway.publish(topic="crm/users/3/presence", data={"n": 4})
+    await client.until(lambda: len(client.heard) == 3)
+    assert [(m["room"], m["data"]["n"]) for m in client.heard] == [("user:2", 2), ("user:1", 1), ("user:3", 4)]
 
 
-async def test_a_room_that_comes_from_the_payload_is_whole_and_not_over_mqtt(gateway: Gateway, hybrids: Hybrids) -> None:
+async def test_a_room_from_the_payload_is_whole_and_not_over_mqtt(gateway: Gateway, hybrids: Hybrids) -> None:
     client = await hybrids.create(gateway.http_url, "lead:1", transports=["mqtt", "socketio"])
     await client.first("ready")
     assert await client.connected() == "socketio"
