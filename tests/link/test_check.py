@@ -17,7 +17,7 @@ from gapless.testing import BrokerConfig, make_certificates, run_broker
 from tests.link.scripted import listening, scripted
 from tests.link.support import stock
 
-NAMES = ["dns", "tcp", "connect", "limits", "subscribe", "qos0", "qos1", "qos2", "retained", "session"]
+NAMES = ["dns", "tcp", "connect", "limits", "subscribe", "qos0", "qos1", "qos2", "retained", "session", "strangers"]
 
 
 async def check(url: str, *, timeout: float = 5.0, **changes: Any) -> list[Step]:
@@ -213,3 +213,31 @@ async def test_stopping_half_way_closes_everything() -> None:
             while not session.ended:
                 session.news.clear()
                 await session.news.wait()
+
+
+@pytest.mark.needs_mosquitto
+async def test_a_broker_that_is_open_to_everybody_is_warned_of() -> None:
+    async with run_broker() as broker:
+        *_, step = await check(broker.url)
+    assert (step.name, step.ok, step.warning) == ("strangers", True, True)
+    assert step.detail.startswith("ANYBODY WHO REACHES THIS BROKER MAY READ EVERYTHING AND PUBLISH")
+    assert "allow_anonymous false" in step.hint
+
+
+@pytest.mark.needs_mosquitto
+async def test_a_broker_with_accounts_is_not() -> None:
+    async with run_broker(BrokerConfig(users={"crm": "secret"})) as broker:
+        *_, step = await check(broker.url, username="crm", password="secret")
+    assert (step.name, step.ok, step.warning) == ("strangers", True, False)
+    assert step.detail == "nobody connects without an account"
+
+
+@pytest.mark.needs_mosquitto
+async def test_a_broker_that_lets_strangers_in_and_tells_them_nothing(tmp_path: Path) -> None:
+    rights = tmp_path / "acl"
+    rights.write_text("topic read public/#\nuser crm\ntopic readwrite #\n")
+    lines = [f"acl_file {rights}", "allow_anonymous true"]
+    async with run_broker(BrokerConfig(users={"crm": "secret"}, lines=lines)) as broker:
+        *_, step = await check(broker.url, username="crm", password="secret")
+    assert (step.ok, step.warning) == (True, True)
+    assert step.detail == "anybody connects without an account, but hears and says nothing of ours"

@@ -41,7 +41,7 @@ def check(
     log: Annotated[Path | None, typer.Option(metavar="PATH", help="Check a log's file, or its folder.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a step.")] = False,
 ) -> None:
-    """Test a broker: DNS, TCP, TLS, CONNECT, SUBSCRIBE, a round trip at each QoS, retained messages.
+    """Test a broker: DNS, TCP, TLS, CONNECT, SUBSCRIBE, a round trip at each QoS, retained messages, strangers.
 
     Says at each step what happened, and of one that fails what to do about it. Exits with 1 if any fails.
     """
@@ -63,7 +63,7 @@ def check(
 
 
 async def _show(output: Output, what: str, steps: AsyncIterator[Step]) -> int:
-    passed = failed = 0
+    passed = failed = warned = 0
     if not output.json:
         output.line(f"[bold]{escape(what)}[/]")
     async for step in steps:
@@ -71,26 +71,28 @@ async def _show(output: Output, what: str, steps: AsyncIterator[Step]) -> int:
             passed += 1
         else:
             failed += 1
+        warned += step.warning
         _print(output, step)
     if output.json:
-        output.result({"ok": not failed, "passed": passed, "failed": failed})
+        output.result({"ok": not failed, "passed": passed, "failed": failed, "warnings": warned})
     elif failed:
         output.line(f"[bold red]{failed} of {passed + failed} steps failed[/]")
     else:
-        output.line(f"[bold green]all {passed} steps passed[/]")
+        output.line(f"[bold green]all {passed} steps passed[/]{', [bold red]with a warning[/]' if warned else ''}")
     return FAILED if failed else OK
 
 
 def _print(output: Output, step: Step) -> None:
     if output.json:
         fields: dict[str, Any] = {"step": step.name, "ok": step.ok, "detail": step.detail}
-        fields |= {"hint": step.hint or None, "ms": round(step.seconds * 1000, 2)}
+        fields |= {"hint": step.hint or None, "warning": step.warning, "ms": round(step.seconds * 1000, 2)}
         output.result(fields)
         return
-    mark = "[green]✓[/]" if step.ok else "[bold red]✗[/]"
-    output.line(f"  {mark} [bold]{escape(step.name):<10}[/] {step.seconds * 1000:8.1f} ms  {escape(step.detail)}")
+    mark = "[bold red]![/]" if step.warning else "[green]✓[/]" if step.ok else "[bold red]✗[/]"
+    detail = f"[bold red]{escape(step.detail)}[/]" if step.warning else escape(step.detail)
+    output.line(f"  {mark} [bold]{escape(step.name):<10}[/] {step.seconds * 1000:8.1f} ms  {detail}")
     if step.hint:
-        output.line(f"      [{'dim' if step.ok else 'yellow'}]→ {escape(step.hint)}[/]")
+        output.line(f"      [{'dim' if step.ok and not step.warning else 'yellow'}]→ {escape(step.hint)}[/]")
 
 
 async def _check_log(output: Output, path: Path) -> int:

@@ -14,7 +14,7 @@ import socket
 import ssl
 import time as _time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gapless.errors import ConfigError
@@ -30,6 +30,7 @@ from gapless.link.connection import Connection
 from gapless.link.errors import LinkError, VersionRefused
 from gapless.link.options import LinkOptions
 from gapless.link.probe import Probe
+from gapless.link.strangers import find_out
 from gapless.mqtt import Connect, Properties, ProtocolVersion, Publish
 
 _SOON_DAYS = 14
@@ -42,11 +43,12 @@ class Step:
 
     Attributes:
         name: `dns`, `tcp`, `tls`, `websocket`, `connect`, `limits`, `subscribe`, `qos0`, `qos1`,
-            `qos2`, `retained` or `session`.
+            `qos2`, `retained`, `session` or `strangers`.
         ok: whether it succeeded.
         detail: what was found, or what failed, in one line.
         hint: how to mend it; on success, something to know, mostly empty.
         seconds: how long it took.
+        warning: it succeeded, and found something that should not be so.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Step:
     detail: str
     hint: str = ""
     seconds: float = 0.0
+    warning: bool = False
 
 
 async def check_broker(
@@ -70,7 +73,7 @@ async def check_broker(
     try:
         for name, run, needed in check.plan():
             step = await _timed(name, run, timeout)
-            yield step
+            yield replace(step, warning=check.warning)
             if not step.ok and needed:
                 return
     finally:
@@ -110,6 +113,7 @@ class _Check:
         self._probe = Probe(timeout=timeout)
         self._connection: Connection | None = None
         self._open: list[Connection] = []
+        self.warning = False
 
     def plan(self) -> list[tuple[str, _Run, bool]]:
         """Names, steps, and whether the others need them."""
@@ -121,6 +125,7 @@ class _Check:
         steps += [("connect", self.connect, True), ("limits", self.limits, True), ("subscribe", self.subscribe, True)]
         steps += [(f"qos{qos}", self._round_trip_at(qos), False) for qos in (0, 1, 2)]
         steps += [("retained", self.retained, False), ("session", self.session, False)]
+        steps.append(("strangers", self.strangers, False))
         return steps
 
     def close(self) -> None:
@@ -294,6 +299,14 @@ class _Check:
             last = await self._client(clean=True, kept=False)
             last.connection.disconnect()
         return "kept over a reconnect, with the message that came meanwhile", ""
+
+    async def strangers(self) -> tuple[str, str]:
+        """What somebody without an account may do here."""
+        found = await find_out(
+            self._address, self._tls, self._version, friend=self._probe, topic=self._topic, timeout=self._timeout
+        )
+        self.warning = found.connects
+        return found.say()
 
     async def _client(self, *, clean: bool, kept: bool) -> Probe:
         probe = Probe(timeout=self._timeout)
