@@ -26,11 +26,11 @@ def test_another_seed_gives_another_plan() -> None:
 
 @given(seeds, st.booleans(), st.booleans(), st.integers(20, 5000))
 def test_everybody_takes_part(seed: int, js: bool, broker: bool, events: int) -> None:
-    plan = make_plan(seed, seconds=10, clients=14, events=events, js=js, broker=broker)
-    assert {client.kind for client in plan.clients} == {kind.name for kind in kinds_for(js=js, broker=broker)}
+    plan = make_plan(seed, seconds=10, clients=16, events=events, js=js, broker=broker)
+    assert {client.kind for client in plan.clients} == {kind.name for kind in kinds_for(js=js, sdk=True, broker=broker)}
     assert {each.name for each in plan.publishers} == {door.name for door in doors_for(js=js, broker=broker)}
     assert plan.events == events
-    assert len({client.name for client in plan.clients}) == 14
+    assert len({client.name for client in plan.clients}) == 16
     assert all(client.rooms for client in plan.clients)
 
 

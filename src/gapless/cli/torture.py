@@ -32,7 +32,8 @@ EXAMPLES = """
 
 `gapless torture --seed 7 --keep ./history` — keep all journals; `gapless torture --check ./history` checks them again
 
-Stock JavaScript clients take part where Node.js is, and what `npm install socket.io-client mqtt eventsource` brings.
+Stock JavaScript clients take part where Node.js is, and what `npm install socket.io-client mqtt eventsource` brings;
+the TypeScript client, where this runs in a clone of the repository that is set up for its tests.
 """
 
 _EVENTS_A_SECOND = 100
@@ -43,7 +44,7 @@ _WIDTH = 116
 def torture(
     seed: Annotated[int | None, typer.Option(help="Draws everything. [default: a new one, which is named]")] = None,
     seconds: Annotated[float, typer.Option(min=1, help="How long events are published and faults happen.")] = 40.0,
-    clients: Annotated[int, typer.Option(min=1, max=200, help="Processes that listen.")] = 12,
+    clients: Annotated[int, typer.Option(min=1, max=200, help="Processes that listen.")] = 13,
     events: Annotated[
         int | None, typer.Option(min=1, help=f"Events to publish. [default: {_EVENTS_A_SECOND} a second]")
     ] = None,
@@ -86,7 +87,7 @@ async def _torture(output: Output, keep: Path | None, modules: Path | None, *, b
     from gapless.testing import find_mosquitto, find_node  # these imports take a moment: not for --help
     from gapless.torture.plan import make_plan
     from gapless.torture.run import run_torture
-    from gapless.torture.world import find_modules
+    from gapless.torture.world import find_modules, find_sdk
 
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise ConfigError(f"{keep} is not empty", hint="name a new folder, or remove what is there")
@@ -94,9 +95,10 @@ async def _torture(output: Output, keep: Path | None, modules: Path | None, *, b
         raise ConfigError("there is no Mosquitto on this machine", hint="install it, or leave --broker out")
     found = find_modules(modules)
     js = found is not None and find_node() is not None
-    plan = make_plan(**options, js=js, broker=broker)
+    sdk = find_sdk() is not None and find_node() is not None
+    plan = make_plan(**options, js=js, sdk=sdk, broker=broker)
     view = _View(output, plan)
-    view.begin(js=js)
+    view.begin(js=js, sdk=sdk)
     folder = Path(tempfile.mkdtemp(prefix="gapless-torture-")) if keep is None else keep
     is_kept = True
     try:
@@ -134,13 +136,17 @@ class _View:
         self._plan = plan
         self._tells = not output.json and output.stderr.is_terminal
 
-    def begin(self, *, js: bool) -> None:
+    def begin(self, *, js: bool, sdk: bool) -> None:
         """Say what comes, and what cannot be part of it."""
         plan = self._plan
         if not js:
             self._output.note(
                 "no JavaScript clients: Node.js, or socket.io-client, mqtt and eventsource in node_modules, are not "
                 "here (--node-modules names a folder)"
+            )
+        if not sdk:
+            self._output.note(
+                "no TypeScript client: this is no clone of the repository with Node.js and sdk/node_modules"
             )
         if not self._output.json:
             broker = ", Mosquitto on the link" if plan.broker else ""

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-Language = Literal["python", "js"]
+Language = Literal["python", "js", "sdk"]
 Port = Literal["http", "mqtt", "broker"]
 
 
@@ -33,7 +33,7 @@ class Kind(msgspec.Struct, frozen=True):
 
     Attributes:
         name: as the report has it.
-        language: what runs it.
+        language: what runs it; `sdk` is the TypeScript client of this repository, by Node.
         port: which of the servers' ports it uses.
         promise: what its journal must hold.
         killable: whether it survives its own SIGKILL: one that keeps half a QoS 2 handshake in memory does not.
@@ -61,6 +61,7 @@ _ALL = (
     Kind("js-eventsource", "js", "http", Promise.once, "eventsource, Last-Event-ID"),
     Kind("js-mqtt1", "js", "mqtt", Promise.qos1, "mqtt.js MQTT 5, session, QoS 1"),
     Kind("js-mqtt2", "js", "mqtt", Promise.qos2, "mqtt.js 3.1.1, session, QoS 2", killable=False),
+    Kind("ts-hybrid", "sdk", "http", Promise.once, "the TypeScript client, all transports"),
     Kind("broker1", "python", "broker", Promise.qos1, "paho at the external broker, QoS 1"),
     Kind("broker2", "python", "broker", Promise.qos2, "paho at the external broker, QoS 2", killable=False),
 )
@@ -104,9 +105,10 @@ _DOORS = (
 DOORS = {door.name: door for door in _DOORS}
 
 
-def kinds_for(*, js: bool, broker: bool) -> tuple[Kind, ...]:
+def kinds_for(*, js: bool, broker: bool, sdk: bool) -> tuple[Kind, ...]:
     """The kinds that can run here."""
-    return tuple(k for k in _ALL if (js or k.language != "js") and (broker or k.port != "broker"))
+    missing = {name for name, there in (("js", js), ("sdk", sdk)) if not there}
+    return tuple(k for k in _ALL if k.language not in missing and (broker or k.port != "broker"))
 
 
 def doors_for(*, js: bool, broker: bool) -> tuple[Door, ...]:

@@ -126,21 +126,30 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def make_plan(
-    seed: int, *, seconds: float, clients: int, events: int, js: bool = True, broker: bool = False, faults: bool = True
+    seed: int,
+    *,
+    seconds: float,
+    clients: int,
+    events: int,
+    js: bool = True,
+    sdk: bool = True,
+    broker: bool = False,
+    faults: bool = True,
 ) -> Plan:
     """Draw a plan.
 
     Args:
         seed: the same seed and arguments give the same plan.
         seconds: how long events are published and faults happen.
-        clients: how many; from 14 on (12 without a broker) every kind is there.
+        clients: how many; from 15 on (13 without a broker) every kind is there.
         events: how many are published, by all doors together, evenly over the time.
-        js: whether JavaScript clients can run.
+        js: whether stock JavaScript clients can run.
+        sdk: whether the TypeScript client can run.
         broker: whether an external broker takes part.
         faults: False is a calm run.
     """
     random = Random(seed)
-    roster = _clients(random, clients, kinds_for(js=js, broker=broker))
+    roster = _clients(random, clients, kinds_for(js=js, broker=broker, sdk=sdk))
     doors = doors_for(js=js, broker=broker)
     share = [events // len(doors) + (index < events % len(doors)) for index in range(len(doors))]
     publishers = tuple(

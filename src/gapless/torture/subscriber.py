@@ -49,6 +49,7 @@ class SubscriberConfig(msgspec.Struct, frozen=True, kw_only=True):
         url: the server, as its own link shows it: `http://…`, or `mqtt://…` for MQTT kinds.
         start: the position at which all clients begin.
         modules: folder of `node_modules`, for JavaScript kinds.
+        sdk: folder of the TypeScript client, for its kind.
     """
 
     name: str
@@ -59,6 +60,7 @@ class SubscriberConfig(msgspec.Struct, frozen=True, kw_only=True):
     start: str
     filters: tuple[str, ...] = ()
     modules: str = ""
+    sdk: str = ""
 
 
 def write_event(journal: Journal, data: Any, **fields: object) -> None:

@@ -66,6 +66,13 @@ def find_modules(folder: Path | None) -> Path | None:
     return next((place for place in places if _has_packages(place)), None)
 
 
+def find_sdk() -> Path | None:
+    """The TypeScript client's folder, where this runs in a clone of the repository that has its packages; or None."""
+    place = Path("sdk/packages/core")
+    packages = Path("sdk/node_modules")
+    return place if (place / "src/index.ts").is_file() and (packages / "mqtt").is_dir() else None
+
+
 def _has_packages(folder: Path) -> bool:
     return all((folder / package).is_dir() for package in _PACKAGES)
 
@@ -131,6 +138,8 @@ class World:
         self.gateway: Gateway
         self.broker: Broker | None = None
         self._plant = plant
+        sdk = find_sdk()
+        self._sdk = str(sdk.resolve()) if sdk is not None else ""
         self._modules = str(modules.resolve()) if modules is not None else ""
         self._stack = AsyncExitStack()
 
@@ -213,6 +222,7 @@ class World:
                 journal=str(self.journal(client.name)),
                 start=start,
                 modules=self._modules,
+                sdk=self._sdk,
             )
             await self._start_player(client.name, "subscriber", kind.language, config)
 
@@ -250,10 +260,11 @@ class World:
     async def _start_player(self, name: str, role: str, language: Language, config: msgspec.Struct) -> None:
         path = self.folder / f"{name}.config.json"
         path.write_bytes(msgspec.json.encode(config))
-        if language == "js":
+        if language != "python":
             node = find_node()
             assert node is not None, "JavaScript clients are planned only where Node is"
-            command: tuple[str, ...] = (node, str(_JS / f"{role}.mjs"), str(path))
+            script = "hybrid" if language == "sdk" else role
+            command: tuple[str, ...] = (node, str(_JS / f"{script}.mjs"), str(path))
         else:
             command = (sys.executable, "-m", f"gapless.torture.{role}", str(path))
         player = self.players[name] = Player(name, command, self.ended)
