@@ -19,7 +19,7 @@ from gapless.brokers import BrokerAuthOptions
 from gapless.brokers.options import MosquittoOptions
 from gapless.config import Settings
 from gapless.eventlog import Retention
-from gapless.ingress import Limits
+from gapless.limits import AddressShares, Limits, Rates, Shares
 from gapless.link import LinkOptions
 from gapless.presence import PresenceOptions
 from gapless.transports.http import HttpOptions
@@ -35,6 +35,9 @@ TABLES: dict[str, tuple[str, type[Any]]] = {
     "auth.keys": ("A key of the application (a list: `[[auth.keys]]`)", KeyOptions),
     "auth.ask": ("The application's answers to the rule `ask`", AskOptions),
     "limits": ("What may come in", Limits),
+    "limits.connection": ("What one connection may send", Rates),
+    "limits.user": ("What all connections of one user may take", Shares),
+    "limits.address": ("What all connections from one address may take", AddressShares),
     "retention": ("How long the log keeps events", Retention),
     "socketio": ("Socket.IO", SocketIoOptions),
     "edge": ("The MQTT server", EdgeOptions),
@@ -104,7 +107,7 @@ def render() -> str:
         texts = descriptions(options)
         parts.append(f"## {title}{f' · `[{table}]`' if table else ''}\n\n| key | default | meaning |\n|---|---|---|")
         for field in msgspec.structs.fields(options):
-            if f"{table}.{field.name}".lstrip(".") in TABLES:
+            if f"{table}.{field.name}".lstrip(".") in TABLES:  # a table of its own
                 continue
             text = texts[field.name].replace("|", "\\|")
             parts.append(f"| `{field.name}` | {default_of(field)} | {text[:1].upper()}{text[1:]} |")

@@ -27,6 +27,7 @@ FORBIDDEN = {
     ),
     "delivery": ("asyncio", "socket", "gapless.hub", "gapless.transports", "gapless.ingress", "gapless.gateway"),
     "eventlog": ("gapless.hub", "gapless.transports", "gapless.ingress", "gapless.link", "gapless.gateway"),
+    "limits": ("asyncio", "socket", "gapless.auth", "gapless.ingress", "gapless.transports", "gapless.gateway"),
     "hub": ("gapless.transports", "gapless.ingress", "gapless.link", "gapless.gateway"),
     "presence": ("gapless.transports", "gapless.link", "gapless.gateway"),
     "presence/roster.py": ("asyncio", "gapless.hub", "gapless.ingress", "gapless.eventlog"),

@@ -12,7 +12,8 @@ from gapless.errors import Forbidden, InvalidPayload, InvalidRequest, LogUnavail
 from gapless.event import MqttMessage, Origin, Record
 from gapless.eventlog import EVERYTHING, MemoryLog, StateKind, StateWrite
 from gapless.hub import Hub
-from gapless.ingress import Ingress, Limits, Publication
+from gapless.ingress import Ingress, Publication
+from gapless.limits import Limits
 from gapless.topicmap import crm_map
 
 

@@ -15,7 +15,7 @@ from gapless.auth import AuthOptions
 from gapless.brokers import BrokerAuthOptions
 from gapless.errors import ConfigError
 from gapless.eventlog import Retention
-from gapless.ingress import Limits
+from gapless.limits import Limits
 from gapless.link import LinkOptions
 from gapless.presence import PresenceOptions
 from gapless.transports.http import HttpOptions

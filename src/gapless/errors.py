@@ -130,6 +130,14 @@ class LogCorrupt(LogError):
     code = "log_corrupt"
 
 
+class RateLimited(GaplessError):
+    """Too much at once, or too many: carries `limit_of` (connection, user, address), and `retry_after` in seconds."""
+
+    code = "rate_limited"
+    http_status = 429
+    retryable = True
+
+
 class Overloaded(GaplessError):
     """A bounded queue is full; try again later."""
 

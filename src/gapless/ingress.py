@@ -21,27 +21,12 @@ from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, Invalid
 from gapless.event import Event, EventIds, MqttMessage, Origin
 from gapless.eventlog import Appended, EventLog, StateWrite
 from gapless.hub import Hub
+from gapless.limits import Limits
 from gapless.topicmap import Route, TopicMap
 
 logger = logging.getLogger("gapless.ingress")
 
 R = TypeVar("R")
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bounds on what comes in.
-
-    Attributes:
-        payload_bytes: largest data (and MQTT payload) of one event, in bytes.
-        topic_bytes: longest topic in UTF-8 bytes.
-        topic_levels: most levels of a topic.
-        batch_events: most events of one REST request.
-    """
-
-    payload_bytes: int = 256 * 1024
-    topic_bytes: int = 1024
-    topic_levels: int = 32
-    batch_events: int = 10_000
 
 
 class Publication(msgspec.Struct, kw_only=True, gc=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 from gapless.auth import AuthOptions, DevelopmentGate, Gate, PolicyGate
@@ -18,6 +19,8 @@ from gapless.transports.http import HttpDoors
 from gapless.transports.http.request import Request
 from gapless.transports.mqtt import MqttEdge
 from gapless.transports.mqtt.tcp import TcpProtocol
+from gapless.transports.raw_http import LendingHttp
+from gapless.transports.raw_websocket import SCOPE_KEY
 from gapless.transports.socketio.client import Client, Stats
 from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.outgoing import OutgoingQueue
@@ -276,13 +279,23 @@ class SseReaders(HttpScenario):
             self.writes += 1
 
 
+class Lent(LendingHttp):
+    """A connection on which a request has come whole, as most do."""
+
+    def __init__(self, scope: dict[str, Any]) -> None:
+        self.transport: Any = asyncio.Transport()
+        self.cycle: Any = SimpleNamespace(scope=scope, more_body=False, disconnected=False)
+
+
 class RestPublisher(HttpScenario):
     """`POST /api/events` of one event, from the request to its answer."""
 
     body = b'{"type":"lead:updated","topic":"%b","data":%b}' % (TOPIC.encode(), DATA)
 
     async def event(self) -> None:
-        request = Request(self.scope("POST", "/api/events"), self.receive, self.send)
+        scope = self.scope("POST", "/api/events")
+        scope["extensions"] = {SCOPE_KEY: Lent(scope)}
+        request = Request(scope, self.receive, self.send)
         await self.doors.rest.publish(request)
 
     async def receive(self) -> dict[str, Any]:

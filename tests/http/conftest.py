@@ -20,9 +20,10 @@ from gapless.envelope import read_envelope
 from gapless.event import Origin
 from gapless.eventlog.memory import MemoryLog
 from gapless.hub import Hub
-from gapless.ingress import Accepted, Ingress, Limits, Publication
+from gapless.ingress import Accepted, Ingress, Publication
+from gapless.limits import Limiter, Limits
 from gapless.topicmap import TopicMap, crm_map
-from gapless.transports.http import HttpDoors, HttpOptions
+from gapless.transports.http import Front, HttpDoors, HttpOptions
 
 OPTIONS = HttpOptions()
 LIMITS = Limits()
@@ -56,8 +57,10 @@ class Site:
             options=options,
             **doors,
         )
-        self.app = Starlette()
-        self.doors.mount(self.app)
+        app = Starlette()
+        self.doors.mount(app)
+        self.limiter = Limiter(limits)
+        self.app = Front(app, options=options, limiter=self.limiter)
         self.url = ""
         self.port = 0
 

@@ -14,7 +14,7 @@ import pytest
 from gapless.auth import Credentials, DevelopmentGate, Identity
 from gapless.errors import Forbidden
 from gapless.eventlog import EVERYTHING
-from gapless.ingress import Limits
+from gapless.limits import Limits
 from gapless.topicmap import Row, TopicMap
 from gapless.transports.http import HttpOptions
 from tests.http.conftest import Site, client, running
@@ -269,21 +269,48 @@ async def test_all_bodies_together_are_bounded() -> None:
     options = HttpOptions(body_bytes=1000, bodies_bytes=1000)
     async with running(Site(options=options)) as site, client(site) as http:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        event = json.dumps({**LEAD, "id": "a"}).encode()
         writer.write(
             b"POST /api/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 950\r\nExpect: 100-continue\r\n\r\n"
+            b"Content-Length: 951\r\n\r\n" + event + b" " * (950 - len(event))
         )
-        assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"  # it is being read
+        while site.doors.rest._held < 950:
+            await asyncio.sleep(0.001)
         response = await http.post("/api/events", json={**LEAD, "pad": "x" * 100})
         error = error_of(response, 503, "overloaded")
         assert error["retryable"] is True
         assert response.headers["retry-after"] == "1"
-        event = json.dumps({**LEAD, "id": "a"}).encode()
-        writer.write(event + b" " * (950 - len(event)))
-        await reader.readline()
+        writer.write(b" ")
         assert await reader.readline() == b"HTTP/1.1 201 Created\r\n"
         writer.close()
         assert (await http.post("/api/events", json={**LEAD, "pad": "x" * 100})).status_code == 201
+
+
+async def test_what_is_only_announced_shuts_out_nobody() -> None:
+    options = HttpOptions(body_bytes=1000, bodies_bytes=1000)
+    async with running(Site(options=options)) as site, client(site) as http:
+        writers = []
+        for _ in range(5):
+            _, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            writer.write(
+                b"POST /api/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n"
+            )
+            writers.append(writer)
+        assert (await http.post("/api/events", json=LEAD)).status_code == 201
+        for writer in writers:
+            writer.transport.abort()
+
+
+async def test_a_body_that_trickles_is_given_up(http: httpx.AsyncClient) -> None:
+    async with running(Site(options=HttpOptions(body_timeout=0.05))) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(
+            b"POST /api/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        )
+        assert await reader.readline() == b"HTTP/1.1 408 Request Timeout\r\n"
+        assert b"request_timeout" in await reader.read()
+        assert site.doors.rest._held == 0
+        writer.close()
 
 
 async def test_a_client_that_leaves_within_the_body_publishes_nothing(site: Site, http: httpx.AsyncClient) -> None:

@@ -15,7 +15,8 @@ from gapless.envelope import read_envelope
 from gapless.event import Origin
 from gapless.eventlog import EventLog, MemoryLog
 from gapless.hub import Hub
-from gapless.ingress import Accepted, Ingress, Limits, Publication
+from gapless.ingress import Accepted, Ingress, Publication
+from gapless.limits import Limits
 from gapless.mqtt import (
     Connack,
     Connect,

@@ -9,7 +9,7 @@ import pytest
 from gapless.auth import Credentials, DevelopmentGate, Identity
 from gapless.errors import ConfigError, Forbidden, LogUnavailable
 from gapless.eventlog import MemoryLog
-from gapless.ingress import Limits
+from gapless.limits import Limits
 from gapless.mqtt import (
     Auth,
     Connack,

@@ -30,6 +30,7 @@ from gapless.gateway.http_server import HttpServer
 from gapless.gateway.samples import (
     broker_samples,
     gate_samples,
+    limit_samples,
     link_samples,
     mqtt_samples,
     presence_samples,
@@ -38,10 +39,11 @@ from gapless.gateway.samples import (
 )
 from gapless.hub import Hub
 from gapless.ingress import Accepted, Ingress, Publication
+from gapless.limits import Limiter, Networks
 from gapless.link import BrokerLink
 from gapless.presence import CRM_TOPIC, Announcer, Presence
 from gapless.topicmap import TopicMap, crm_map, load_map
-from gapless.transports.http import HttpDoors, Offers, Sample
+from gapless.transports.http import Front, HttpDoors, Offers, Sample
 from gapless.transports.listener import bind
 from gapless.transports.mqtt import MqttEdge
 from gapless.transports.socketio import SocketIoDoor
@@ -85,13 +87,15 @@ class Gateway:
         self.log: EventLog = log or _make_log(settings)
         self.hub = Hub(self.log, recent_events=settings.recent_events, recent_bytes=settings.recent_bytes)
         self.ingress = Ingress(self.log, self.hub, self.topic_map, limits=settings.limits)
+        open_to_all = gate is None and settings.auth is None and settings.token is None
         self.gate = gate = gate or _make_gate(settings, self.topic_map, ask)
         self.presence = Presence(settings.presence, gate=gate)
         self._announcer = _make_announcer(self, reference=topic_map is None and settings.topic_map is None)
+        self.limiter = Limiter(settings.limits)
         common: dict[str, Any] = {"ingress": self.ingress, "hub": self.hub, "log": self.log, "gate": gate}
         common["presence"] = self.presence
         self.socketio = SocketIoDoor(**common, options=settings.socketio)
-        self.mqtt = MqttEdge(**common, options=settings.edge)
+        self.mqtt = MqttEdge(**common, options=settings.edge, limiter=self.limiter)
         self.link = _make_link(self, gate) if settings.link is not None else None
         self.brokers = _make_brokers(self, gate)
         self.http = HttpDoors(
@@ -103,7 +107,12 @@ class Gateway:
             samples=self._samples,
             broker=None if self.brokers is None else self.brokers.desk,
         )
-        self.app = self._make_app()
+        self.front = Front(
+            self._make_app(),
+            options=settings.http,
+            limiter=self.limiter,
+            only_local=open_to_all and settings.on_loopback,
+        )
         self._server: HttpServer | None = None
         self._running: asyncio.Task[None] | None = None
         self._mqtt_port: int | None = None
@@ -206,7 +215,9 @@ class Gateway:
 
     async def _serve_http(self, listener: socket.socket) -> None:
         self._server = server = HttpServer(
-            self.app,
+            self.front,
+            limiter=self.limiter,
+            proxies=Networks(self.settings.http.trusted_proxies),
             largest_message=max(self.settings.socketio.max_message_bytes, 1 << 20),
             tls=None if self.tls is None else self.tls.context("http/1.1"),
         )
@@ -321,6 +332,7 @@ class Gateway:
         yield from presence_samples(self.presence, self._announcer)
         if isinstance(self.gate, PolicyGate):
             yield from gate_samples(self.gate)
+        yield from limit_samples(self.limiter, self.front.refused)
         if self.tls is not None:
             yield from tls_samples(self.tls)
         if self.brokers is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import Iterator
@@ -11,8 +12,11 @@ from typing import Any
 
 import uvicorn
 
+from gapless.limits import FREE, Limiter, Networks, Visit
+from gapless.transports.deadlines import Deadlines
 from gapless.transports.raw_http import LendingHttp
 from gapless.transports.raw_websocket import LendingWebSocket
+from gapless.transports.tls_listener import TlsListener
 
 
 class HttpServer(uvicorn.Server):
@@ -21,12 +25,21 @@ class HttpServer(uvicorn.Server):
     Args:
         app: the ASGI application.
         largest_message: of a WebSocket, in bytes.
+        limiter: counts connections by address.
+        proxies: peers that speak for others.
         tls: the context for HTTPS; None for plain HTTP.
-        handshake_timeout: seconds for the TLS handshake.
+        timeout: seconds for the TLS handshake, and again for a request's line and headers.
     """
 
     def __init__(
-        self, app: Any, *, largest_message: int, tls: ssl.SSLContext | None = None, handshake_timeout: float = 10.0
+        self,
+        app: Any,
+        *,
+        largest_message: int,
+        limiter: Limiter,
+        proxies: Networks,
+        tls: ssl.SSLContext | None = None,
+        timeout: float = 10.0,
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -45,8 +58,13 @@ class HttpServer(uvicorn.Server):
         )
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._limiter = limiter
+        self._proxies = proxies
         self._tls = tls
-        self._handshake_timeout = handshake_timeout
+        self._timeout = timeout
+        self._deadlines = Deadlines(timeout)
+        # Each malformed request would be a line of the log: anybody could fill the disk with them.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -58,15 +76,30 @@ class HttpServer(uvicorn.Server):
         assert sockets is not None
         loop = asyncio.get_running_loop()
         await self.lifespan.startup()
-        timeout = None if self._tls is None else self._handshake_timeout
-        self.servers = [
-            await loop.create_server(
-                self._make_protocol, sock=each, ssl=self._tls, ssl_handshake_timeout=timeout, backlog=4096
-            )
-            for each in sockets
-        ]
+        if self._tls is None:
+            self.servers = [await loop.create_server(self._make_protocol, sock=each, backlog=4096) for each in sockets]
+        else:
+            self.servers = [self._listen_with_tls(each, self._tls) for each in sockets]
         self.started = True
         self.listening.set()
 
-    def _make_protocol(self) -> asyncio.Protocol:
-        return LendingHttp(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        self._deadlines.close()
+        await super().shutdown(sockets)
+
+    def _listen_with_tls(self, listener: socket.socket, context: ssl.SSLContext) -> Any:
+        return TlsListener(
+            listener,
+            self._make_protocol,
+            context,
+            limiter=self._limiter,
+            proxies=self._proxies,
+            handshake_timeout=self._timeout,
+        )
+
+    def _make_protocol(self, visit: Visit = FREE) -> asyncio.Protocol:
+        protocol = LendingHttp(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        protocol.limiter, protocol.proxies, protocol.deadlines = self._limiter, self._proxies, self._deadlines
+        protocol.visit = visit
+        return protocol

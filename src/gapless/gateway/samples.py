@@ -8,6 +8,7 @@ import msgspec
 
 from gapless.auth import PolicyGate
 from gapless.brokers import BrokerAccess
+from gapless.limits import Limiter
 from gapless.link import BrokerLink
 from gapless.presence import Announcer, Presence
 from gapless.transports.http import Sample
@@ -157,3 +158,14 @@ def broker_samples(brokers: BrokerAccess) -> Iterator[Sample]:
         for (broker, call, outcome), count in sorted(brokers.door.answers.items()):
             labels = {"broker": broker, "call": call, "outcome": outcome}
             yield Sample("gapless_broker_answers", "counter", "Questions of brokers, by answer.", count, labels)
+
+
+def limit_samples(limiter: Limiter, refused: Mapping[str, int]) -> Iterator[Sample]:
+    """What was refused or held back."""
+    limited = "Times that a client was refused or held back, by what was too much and whose share it was."
+    for (scope, kind), count in sorted(limiter.refusals.items()):
+        yield Sample("gapless_limited", "counter", limited, count, {"of": scope, "kind": kind})
+    yield Sample("gapless_limits_remembered", "gauge", "Users and addresses whose shares are remembered.", len(limiter))
+    front = "Requests and WebSocket handshakes refused before any door, by error code."
+    for code, count in sorted(refused.items()):
+        yield Sample("gapless_front_refusals", "counter", front, count, {"code": code})

@@ -1,16 +1,45 @@
-"""An HTTP connection's transport, lent to a stream of events so that one encoded chunk serves every client.
+"""An HTTP connection: bounded and timed until its request is heard, and lent to a stream of events.
 
 uvicorn keeps the protocol. While an answer of unknown length is open and nothing of it waits,
-a part of it may go straight to the socket as a finished chunk (RFC 9112 §7.1).
+a part of it may go straight to the socket as a finished chunk (RFC 9112 §7.1), so that one
+encoded chunk serves every client.
 """
 
 from __future__ import annotations
 
+import asyncio
+from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gapless.transports.raw_websocket import SCOPE_KEY, WriterEvents
+from gapless.errors import GaplessError, InvalidRequest, RateLimited
+from gapless.limits import FREE, Limiter, Networks, Visit
+from gapless.transports.deadlines import Deadlines
+from gapless.transports.raw_websocket import SCOPE_KEY, LendingWebSocket, WriterEvents
+
+HEAD_BYTES = 64 * 1024
+"""Most bytes of a request line with its headers."""
+HEADERS = 128
+"""Most headers of a request."""
+URL_BYTES = 16 * 1024
+"""Longest URL."""
+
+
+class HeadTooLarge(InvalidRequest):
+    """The request line with its headers is over the limit (RFC 6585 §5)."""
+
+    code = "head_too_large"
+    http_status = 431
+
+
+class RequestTimeout(GaplessError):
+    """The request did not come within its time (RFC 9110 §15.5.9)."""
+
+    code = "request_timeout"
+    http_status = 408
+    retryable = True
 
 
 def chunk(data: bytes) -> bytes:
@@ -23,14 +52,98 @@ class LendingHttp(HttpToolsProtocol):
 
     It is found in the ASGI scope as `scope["extensions"][SCOPE_KEY]`. Pass this class to
     uvicorn as `http=`.
+
+    Attributes:
+        limiter: counts connections by address; None counts none.
+        proxies: peers that speak for others, and are not counted themselves.
+        deadlines: for the request line and the headers; None waits for ever.
+        visit: what this connection counts as.
     """
 
     borrower: WriterEvents | None = None
+    limiter: Limiter | None = None
+    proxies: Networks | None = None
+    deadlines: Deadlines | None = None
+    visit: Visit = FREE
+    _head = -1  # bytes of the head so far; below 0 outside of one
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self.deadlines is not None:
+            self.deadlines.start(self)
+        if self.limiter is None or self.client is None or (self.proxies and self.client[0] in self.proxies):
+            return
+        if self.visit is FREE:  # else it was counted before its TLS handshake
+            self.visit = self.limiter.visit(self.client[0])
+            if not self.visit.enter():
+                transport.abort()
+                return
+        try:
+            self.visit.admit()
+        except RateLimited as error:
+            self.refuse(error)
+
+    def data_received(self, data: bytes) -> None:
+        cycle: Any = self.cycle  # None before the first request
+        if self.deadlines is not None and (cycle is None or cycle.response_complete):
+            self.deadlines.start(self)
+        super().data_received(data)
+        if self._head >= 0:
+            self._head += len(data)
+            if self._head > HEAD_BYTES:
+                self._refuse_head(f"the request line and headers have more than {HEAD_BYTES} bytes", HEAD_BYTES)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head = 0
 
     def on_headers_complete(self) -> None:
+        self._head = -1
+        if self.deadlines is not None:
+            self.deadlines.stop(self)
+        if len(self.headers) > HEADERS:
+            self._refuse_head(f"the request has {len(self.headers)} headers", HEADERS)
+        elif len(self.url) > URL_BYTES:
+            self._refuse_head(f"the URL has {len(self.url)} bytes", URL_BYTES)
+        if self.transport.is_closing():
+            self._drop_request()
+            return
         super().on_headers_complete()  # the ASGI task it makes has not run yet
         scope: Any = self.scope
         scope.setdefault("extensions", {})[SCOPE_KEY] = self
+
+    def handle_websocket_upgrade(self) -> None:
+        if self.transport.is_closing():
+            return
+        super().handle_websocket_upgrade()
+        protocol: Any = self.transport.get_protocol()
+        if isinstance(protocol, LendingWebSocket):
+            protocol.visit, self.visit = self.visit, FREE
+
+    def too_late(self) -> None:
+        """See `Late`."""
+        self.refuse(RequestTimeout("the request did not come in time", hint="send the whole request at once"))
+
+    def refuse(self, error: GaplessError) -> None:
+        """Answer with an error, and close."""
+        if self.transport.is_closing():
+            return
+        body = msgspec.json.encode({"error": error.to_wire()})
+        status = HTTPStatus(error.http_status)
+        retry = b"retry-after: %d\r\n" % error.details.get("retry_after", 1) if error.retryable else b""
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
+            % (status.value, status.phrase.encode(), len(body), retry, body)
+        )
+        self.transport.close()
+
+    def _refuse_head(self, message: str, limit: int) -> None:
+        self.refuse(HeadTooLarge(message, hint="send less", limit=limit))
+
+    def _drop_request(self) -> None:
+        """The parser goes on with what it was fed; nothing of it is to be served."""
+        self.headers.clear()
+        self.cycle = _NO_CYCLE
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -43,7 +156,21 @@ class LendingHttp(HttpToolsProtocol):
             self.borrower.writer_resumed()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.deadlines is not None:
+            self.deadlines.stop(self)
+        self.visit.leave()
         borrower, self.borrower = self.borrower, None
         if borrower is not None:
             borrower.writer_lost()
         super().connection_lost(exc)
+
+
+class _NoCycle:
+    """In place of the request that was refused before it was heard."""
+
+    response_complete = True
+    disconnected = False
+    message_event = asyncio.Event()
+
+
+_NO_CYCLE: Any = _NoCycle()

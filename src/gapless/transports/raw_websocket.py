@@ -22,6 +22,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 from websockets.protocol import State
 
+from gapless.limits import FREE, Visit
+
 SCOPE_KEY = "gapless.raw_websocket"
 TEXT, BINARY = 0x81, 0x82
 
@@ -86,6 +88,9 @@ class LendingWebSocket(WebSocketsSansIOProtocol):
     borrower: WriterEvents | None = None
 
     receiver: Receiver | None = None
+
+    visit: Visit = FREE
+    """What this connection counts as."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -190,4 +195,5 @@ class LendingWebSocket(WebSocketsSansIOProtocol):
         borrower, self.borrower = self.borrower, None
         if borrower is not None:
             borrower.writer_lost()
+        self.visit.leave()
         super().connection_lost(exc)

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from gapless.auth import Gate
 from gapless.brokers.offer import BrokerDesk
@@ -127,16 +125,7 @@ class HttpDoors:
         return routes
 
     def _route(self, path: str, handlers: Mapping[str, Handler], *, head: bool = True) -> Route:
-        app: ASGIApp = Endpoint(self._answers, handlers, head=head)
-        if self.options.cors_origins:
-            app = CORSMiddleware(
-                app,
-                allow_origins=self.options.cors_origins,
-                allow_methods=("GET", "POST"),
-                allow_headers=("authorization", "content-type", "last-event-id"),
-                max_age=3600,
-            )
-        return Route(path, app)
+        return Route(path, Endpoint(self._answers, handlers, head=head))
 
     def _page(self, name: str) -> Handler:
         async def send(request: Request) -> None:

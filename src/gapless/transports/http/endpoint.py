@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -69,9 +69,13 @@ async def refuse(request: Request, error: GaplessError, extra: tuple[tuple[bytes
     headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), *extra]
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b'Bearer realm="gapless"'))  # RFC 9110 §11.6.1
-    if error.http_status == 503:
-        headers.append((b"retry-after", b"1"))
+    headers += retry_after(error)
     await request.answer(error.http_status, encode({"error": error.to_wire()}), headers=headers)
+
+
+def retry_after(error: GaplessError) -> Iterable[tuple[bytes, bytes]]:
+    """The header that says when to come again (RFC 9110 §10.2.3), in seconds."""
+    return ((b"retry-after", b"%d" % error.details.get("retry_after", 1)),) if error.retryable else ()
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,6 +12,13 @@ class NotFound(InvalidRequest):
     http_status = 404
 
 
+class WrongHost(InvalidRequest):
+    """The request names a host that this gateway is not (RFC 9110 §15.5.20)."""
+
+    code = "wrong_host"
+    http_status = 421
+
+
 class MethodNotAllowed(InvalidRequest):
     """The path does not take this method (RFC 9110 §15.5.6)."""
 

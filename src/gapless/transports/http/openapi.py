@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gapless import __version__
-from gapless.ingress import Limits
+from gapless.limits import Limits
 from gapless.transports.http.admin import NewRevocation, Recheck, RecheckAnswer, RevocationAnswer, RevocationList
 from gapless.transports.http.connect import ConnectAnswer
 from gapless.transports.http.health import Ready

@@ -24,7 +24,12 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         stream_heartbeat: seconds of silence on an SSE stream before a sign of life is sent.
         stream_retry: seconds that an EventSource is told to wait before it connects again.
         mqtt_keepalive: keep-alive in seconds that `/api/connect` recommends to MQTT clients.
-        cors_origins: origins whose pages may use the API; `*` is all. None by default: the own origin only.
+        origins: origins of other sites whose pages may use this gateway by any door, such as `https://app.example.com`;
+            `*` is all, `null` is pages without an origin. The own origin always may, and what is no browser.
+        hosts: names by which requests may call this gateway, `*.example.com` for all below one; addresses and
+            `localhost` always may. Empty: any name, but on loopback without authentication only these.
+        trusted_proxies: addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+        body_timeout: seconds within which a request's body must come, and one more for each 16 KiB of it.
         public_url: where clients reach this port, such as `https://events.example.com`; None takes
             what the request says.
         pages: whether to serve the page at `/` where a person watches and publishes events.
@@ -44,6 +49,9 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     stream_heartbeat: float = 15.0
     stream_retry: float = 2.0
     mqtt_keepalive: int = 60
-    cors_origins: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    body_timeout: float = 10.0
     public_url: str | None = None
     pages: bool = True

@@ -126,7 +126,8 @@ class PollDoor(EventDoor[Waiter]):
         try:
             await self._catch_up(cursor, Selector(rooms=rooms), batch, limit)
             if wait and cursor.live and cursor.complete and not batch.events and not self._stopping:
-                await self._wait(request, identity, rooms, batch, wait)
+                with self._admitted(request, rooms):
+                    await self._wait(request, identity, rooms, batch, wait)
         finally:
             if wait:
                 self._presence.departed(identity, rooms)

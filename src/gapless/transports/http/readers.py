@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from gapless.auth import Gate, Identity
@@ -105,6 +106,21 @@ class EventDoor(Generic[R]):
         if not rooms:
             raise InvalidRequest("the query names no rooms", hint="such as ?rooms=lead:123,org:global")
         return identity, rooms
+
+    @contextmanager
+    def _admitted(self, request: Request, rooms: frozenset[str]) -> Iterator[None]:
+        """Count a reader as a connection of its user with so many subscriptions, until the end of the context.
+
+        Raises:
+            RateLimited: the user, or the address, has too many.
+        """
+        visit = request.visit()
+        visit.stay(request.identity.user_id)
+        try:
+            visit.hold(len(rooms))
+            yield
+        finally:
+            visit.leave()
 
     def _cursor(self, request: Request, after: str | None) -> Cursor:
         """A cursor for a client's `after`; not `complete` where events it should have had are gone.

@@ -14,9 +14,11 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from gapless.auth import Credentials, Gate, Identity, Operation
-from gapless.errors import InvalidPosition, InvalidRequest, PayloadTooLarge, Unauthorized
+from gapless.errors import InvalidPosition, InvalidRequest, Unauthorized
 from gapless.event import Position
+from gapless.limits import FREE, Visit
 from gapless.topicmap import TopicMap
+from gapless.transports.body import read_body, too_large
 from gapless.transports.raw_http import LendingHttp
 from gapless.transports.raw_websocket import SCOPE_KEY
 from gapless.transports.tls import peer_certificate
@@ -25,6 +27,8 @@ START = "start"
 """The value of `after` that means: from the oldest event kept."""
 
 JSON = b"application/json"
+VISIT = "gapless.visit"
+"""Where the scope's extensions say what a request counts as, when its connection is a proxy's."""
 _PIECE = 64 << 10
 """Bytes of a long answer written at once: what a client that does not read holds here, beside its socket's buffer."""
 _PLAIN_HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
@@ -38,13 +42,15 @@ class Request:
     Attributes:
         scope: the ASGI scope.
         status: the status answered; 0 before.
+        identity: whom the gate let in, after `identify`.
     """
 
-    __slots__ = ("_query", "_receive", "_send", "scope", "status")
+    __slots__ = ("_query", "_receive", "_send", "identity", "scope", "status")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.status = 0
+        self.identity = Identity()
         self._receive = receive
         self._send = send
         self._query: dict[str, list[str]] | None = None
@@ -163,7 +169,7 @@ class Request:
             Unauthorized: the token is absent or wrong.
         """
         raw = self.raw
-        return await gate.authenticate(
+        self.identity = await gate.authenticate(
             Credentials(
                 token=self.token(query=token_in_query),
                 certificate=None if raw is None else peer_certificate(raw.transport),
@@ -171,6 +177,16 @@ class Request:
                 door=door,
             )
         )
+        return self.identity
+
+    def visit(self) -> Visit:
+        """What this request counts as, for its user too; after `identify`."""
+        extensions = self.scope.get("extensions", {})
+        visit: Visit | None = extensions.get(VISIT)
+        if visit is None:
+            raw = extensions.get(SCOPE_KEY)
+            visit = FREE if raw is None else raw.visit
+        return visit.of(self.identity.user_id)
 
     async def require(self, gate: Gate, operation: Operation) -> Identity:
         """Whom the gate lets do what only those who run the gateway do.
@@ -214,30 +230,39 @@ class Request:
 
     # --- the body
 
-    async def body(self, limit: int) -> bytes:
+    async def body(
+        self, limit: int, *, timeout: float = 10.0, grow: Callable[[int], None] = lambda size: None
+    ) -> bytes:
         """The whole body, never holding more than `limit` bytes.
+
+        Args:
+            timeout: seconds within which it must come, and one more for each 16 KiB.
+            grow: told the size of each piece before it is kept; may raise to refuse it.
 
         Raises:
             PayloadTooLarge: by its Content-Length, before anything is read, or once the limit
                 is passed.
             InvalidRequest: the client went away in the middle of it.
+            RequestTimeout: it did not come in time.
         """
         announced = self.content_length()
         if announced > limit:
             raise too_large(announced, limit)
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise InvalidRequest("the connection was closed within the body")
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise too_large(size, limit)
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if not self._is_whole:
+            return await read_body(self._receive, limit=limit, timeout=timeout, grow=grow)
+        message = await self._receive()
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise too_large(len(body), limit)
+        grow(len(body))
+        return body
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether all of the body is here, as of most it is: then nobody needs to watch the time."""
+        raw = self.raw
+        cycle = None if raw is None else raw.cycle
+        return cycle is not None and cycle.scope is self.scope and not cycle.more_body and not cycle.disconnected
 
     def content_length(self) -> int:
         """The announced size of the body in bytes; 0 where it is not announced."""
@@ -286,16 +311,6 @@ class Request:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         gone()
-
-
-def too_large(size: int, limit: int) -> PayloadTooLarge:
-    """The error for a body over the limit."""
-    return PayloadTooLarge(
-        f"the body has {size} bytes or more, over the limit of {limit}",
-        hint="send fewer events at once, or raise http.body_bytes",
-        size=size,
-        limit=limit,
-    )
 
 
 def _parse_query(raw: bytes) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from gapless.envelope import read_envelope
 from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, NotDecided, Overloaded, PayloadTooLarge
 from gapless.event import Origin
 from gapless.ingress import Accepted, Ingress, Publication
+from gapless.limits import Visit
 from gapless.transports.http.endpoint import encode
 from gapless.transports.http.errors import UnsupportedMediaType
 from gapless.transports.http.options import HttpOptions
@@ -45,14 +46,17 @@ class RestDoor:
         """Handle `POST /api/events`."""
         ndjson = _media_type(request) in _NDJSON
         identity = await request.identify(self._gate, door="rest")
+        visit = request.visit()
+        visit.check()
         body = await self._read(request)
         try:
+            visit.spend(0, len(body))
             if ndjson:
-                answer = encode({"events": await self._accept_lines(body, identity)})
+                answer = encode({"events": await self._accept_lines(body, identity, visit)})
             else:
                 document = parse_json(body)
                 if isinstance(document, list):
-                    answer = encode({"events": await self._accept_many(document, identity)})
+                    answer = encode({"events": await self._accept_many(document, identity, visit)})
                 else:
                     answer = encode(await self._accept_one(document, identity))
         finally:
@@ -60,20 +64,21 @@ class RestDoor:
         await request.answer(201, answer)
 
     async def _read(self, request: Request) -> bytes:
-        # What is announced counts before it is read; what is not announced, as the most it may be.
-        announced = request.content_length()
-        chunked = request.header(b"transfer-encoding") is not None
-        room = self._options.body_bytes if chunked else min(announced, self._options.body_bytes)
-        if self._held + room > self._options.bodies_bytes:
-            raise Overloaded("too many requests are being read", hint="send again after a moment")
-        self._held += room
+        # Only what came counts: what is merely announced would let a few idle connections shut out everybody.
         held = 0
+
+        def grow(size: int) -> None:
+            nonlocal held
+            if self._held + size > self._options.bodies_bytes:
+                raise Overloaded("too many requests are being read", hint="send again after a moment")
+            self._held += size
+            held += size
+
         try:
-            body = await request.body(self._options.body_bytes)
-            held = len(body)
-            return body
-        finally:
-            self._held += held - room
+            return await request.body(self._options.body_bytes, timeout=self._options.body_timeout, grow=grow)
+        except BaseException:
+            self._held -= held
+            raise
 
     async def _accept_one(self, document: Any, identity: Identity) -> Accepted:
         publication = self._publication(document, identity)
@@ -97,8 +102,9 @@ class RestDoor:
                 topics.add(self._ingress.topic_of(publication))
         await self._gate.prepare(identity, topics=topics)
 
-    async def _accept_many(self, documents: Sequence[Any], identity: Identity) -> list[Accepted]:
+    async def _accept_many(self, documents: Sequence[Any], identity: Identity, visit: Visit) -> list[Accepted]:
         self._check_count(len(documents))
+        visit.spend(len(documents))
         publications = []
         for index, document in enumerate(documents):
             try:
@@ -113,9 +119,10 @@ class RestDoor:
                 _refuse_at(error, f"event {error.details['index']}")
             raise
 
-    async def _accept_lines(self, body: bytes, identity: Identity) -> list[Accepted]:
+    async def _accept_lines(self, body: bytes, identity: Identity, visit: Visit) -> list[Accepted]:
         lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
         self._check_count(len(lines))
+        visit.spend(len(lines))
         publications = []
         for number, line in lines:
             try:

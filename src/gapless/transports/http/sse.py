@@ -363,13 +363,19 @@ class SseDoor(EventDoor[Stream]):
     async def stream(self, request: Request) -> None:
         """Handle `GET /api/stream`."""
         options = self._options
-        identity, rooms = await self._admit(request, door="sse", token_in_query=True)
+        _, rooms = await self._admit(request, door="sse", token_in_query=True)
         named, presence = request.flag("named"), request.flag("presence")
         # An EventSource that reconnects sends both: the URL it was made with, and what it has.
         cursor = self._cursor(request, request.header(b"last-event-id") or request.value("after"))
         if self._stopping or self.open_streams >= options.max_streams:
             raise Overloaded("too many streams are open", hint="connect again after a moment")
-        raw = request.raw
+        with self._admitted(request, rooms):
+            await self._serve(request, cursor, rooms, named=named, presence=presence)
+
+    async def _serve(
+        self, request: Request, cursor: Cursor, rooms: frozenset[str], *, named: bool, presence: bool
+    ) -> None:
+        options, identity, raw = self._options, request.identity, request.raw
         stream = Stream(cursor, named=named, max_bytes=options.stream_bytes, max_events=options.stream_events, raw=raw)
         stream.rooms, stream.door = rooms, self
         self._readers.add(stream, rooms)

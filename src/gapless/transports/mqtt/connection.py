@@ -16,7 +16,8 @@ import msgspec
 
 from gapless.auth import Credentials, Identity, Lease, review
 from gapless.envelope import read_payload
-from gapless.errors import Forbidden, InvalidRequest, LogError, NotDecided, Overloaded, Unauthorized
+from gapless.errors import Forbidden, InvalidRequest, LogError, NotDecided, Overloaded, RateLimited, Unauthorized
+from gapless.limits import FREE, Visit
 from gapless.mqtt import (
     Auth,
     Connack,
@@ -71,6 +72,10 @@ _CLIENT_ID_BYTES = 1024
 _ACKNOWLEDGEMENT = 0x40
 """The first two bits of PUBACK, PUBREC, PUBREL and PUBCOMP."""
 _PINGRESP = b"\xd0\x00"
+_REQUESTS = (Publish, Subscribe, Unsubscribe, Pingreq)
+"""What counts as a request of the client."""
+_PATIENCE = 60.0
+"""Seconds that a client which sent too much is made to wait at most; one that would wait longer is disconnected."""
 
 
 class _Refused(Exception):
@@ -88,6 +93,7 @@ class Connection:
     Args:
         peer: address and port for the log.
         address: where the client is: its network address.
+        visit: what it counts as; the writer ends that.
     """
 
     __slots__ = (
@@ -122,15 +128,19 @@ class Connection:
         "reviewing",
         "rooms",
         "version",
+        "visit",
     )
 
     reader: Reader
     inbound: Inbound
 
-    def __init__(self, edge: MqttEdge, writer: Writer, *, peer: str, address: str | None = None) -> None:
+    def __init__(
+        self, edge: MqttEdge, writer: Writer, *, peer: str, address: str | None = None, visit: Visit = FREE
+    ) -> None:
         self.edge = edge
         self.peer = peer
         self.address = address
+        self.visit = visit
         self.output = Output(writer, edge.flusher, limit=edge.options.high_water)
         self.version = ProtocolVersion.V311
         self.client_id = ""
@@ -186,6 +196,22 @@ class Connection:
             self._violated(error)
             return
         self._handle_all(packets)
+        if self.visit.limited:
+            self._pay(len(data), packets)
+
+    def _pay(self, size: int, packets: list[Packet]) -> None:
+        """Hold the client to its rates: what came was taken in, and nothing more is read until that is paid for.
+
+        Only a client that is minutes ahead, as one with many connections may be, is disconnected.
+        """
+        wait = self.visit.spend(sum(isinstance(packet, _REQUESTS) for packet in packets), size)
+        if not wait or self.output.closed:
+            return
+        if wait > _PATIENCE:
+            self._fail(ReasonCode.MESSAGE_RATE_TOO_HIGH, "far more was sent than the limits allow")
+        else:
+            self.output.hold_reading("rate")
+            self._loop.call_later(wait, self.output.release_reading, "rate")
 
     def writer_paused(self) -> None:
         """The socket's buffer is full."""
@@ -315,8 +341,10 @@ class Connection:
         self.explain = properties.request_problem_information is not False
         try:
             client_id = self._check(connect, properties)
+            self._admit_address()
             self.method = properties.authentication_method
             self.identity = await edge.gate.authenticate(self.credentials(properties.authentication_data))
+            self.visit.stay(self.identity.user_id)
             name = session_name(self.identity, client_id)
             self._check_capacity(name)
             await self._check_will(connect)
@@ -349,12 +377,20 @@ class Connection:
             self._refuse(
                 ReasonCode.NOT_AUTHORIZED if anonymous else ReasonCode.BAD_USER_NAME_OR_PASSWORD, error.message
             )
+        except RateLimited as error:
+            self._refuse(ReasonCode.QUOTA_EXCEEDED, error.message)
         except (LogError, Overloaded) as error:
             self._refuse(ReasonCode.SERVER_UNAVAILABLE, error.message)
         except Exception as error:  # a defect must harm this connection alone
             self._broken(error)
             return
         self._go_on_after_connect()
+
+    def _admit_address(self) -> None:
+        try:
+            self.visit.admit()
+        except RateLimited as error:
+            raise _Refused(ReasonCode.CONNECTION_RATE_EXCEEDED, error.message) from error
 
     def credentials(self, data: bytes | None = None) -> Credentials:
         """What the client shows: its password, or the authentication data of the agreed method."""
@@ -448,6 +484,7 @@ class Connection:
         )
         self._open = True
         self._lease = edge.gate.hold(self.identity, self)
+        self.visit.hold(len(session.subscriptions), force=True)  # granted when they were made
         edge.attach(self)
         edge.stats.accepted += 1
         edge.stats.resumed += present

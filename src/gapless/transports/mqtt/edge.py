@@ -14,6 +14,7 @@ from gapless.errors import ConfigError
 from gapless.eventlog import EVERYTHING, EventLog, StateWrite
 from gapless.hub import Hub
 from gapless.ingress import Ingress
+from gapless.limits import Limiter
 from gapless.mqtt import ReasonCode
 from gapless.presence import CoveredRooms, Presence
 from gapless.transports.mqtt.connection import Connection, effective_expiry
@@ -65,6 +66,7 @@ class MqttEdge:
         gate: Gate,
         presence: Presence | None = None,
         options: EdgeOptions | None = None,
+        limiter: Limiter | None = None,
         clock: Callable[[], float] = _time.time,
     ) -> None:
         self.options = options or EdgeOptions()
@@ -75,6 +77,7 @@ class MqttEdge:
         self.gate = gate
         self._presence = presence or Presence(gate=gate)
         self._covered = CoveredRooms(ingress.topic_map)
+        self.limiter = limiter or Limiter(ingress.limits)
         self.stats = EdgeStats()
         self.tasks = Tasks(self.stats)
         self.flusher = Flusher()

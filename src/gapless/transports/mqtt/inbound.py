@@ -25,6 +25,7 @@ from gapless.errors import (
     NotDecided,
     Overloaded,
     PayloadTooLarge,
+    RateLimited,
     UnknownTopic,
 )
 from gapless.event import MqttMessage, Origin
@@ -83,7 +84,7 @@ def reason_of(error: BaseException) -> ReasonCode:
             return ReasonCode.NOT_AUTHORIZED
         case InvalidTopic() | UnknownTopic():
             return ReasonCode.TOPIC_NAME_INVALID
-        case PayloadTooLarge() | LogError() | Overloaded():
+        case PayloadTooLarge() | LogError() | Overloaded() | RateLimited():
             return ReasonCode.QUOTA_EXCEEDED
         case InvalidPayload():
             return ReasonCode.PAYLOAD_FORMAT_INVALID

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from gapless.auth import review
-from gapless.errors import GaplessError, InvalidPosition, InvalidTopic, NotDecided
+from gapless.errors import GaplessError, InvalidPosition, InvalidTopic, NotDecided, RateLimited
 from gapless.event import Position, Record
 from gapless.mqtt import (
     Properties,
@@ -175,8 +175,13 @@ def _check(connection: Connection, request: SubscriptionRequest) -> ReasonCode:
         return ReasonCode.TOPIC_FILTER_INVALID
     except GaplessError:
         return ReasonCode.NOT_AUTHORIZED
-    if request.filter not in subscriptions and len(subscriptions) >= options.max_subscriptions:
-        return ReasonCode.QUOTA_EXCEEDED
+    if request.filter not in subscriptions:
+        if len(subscriptions) >= options.max_subscriptions:
+            return ReasonCode.QUOTA_EXCEEDED
+        try:
+            connection.visit.hold(len(subscriptions) + 1)
+        except RateLimited:
+            return ReasonCode.QUOTA_EXCEEDED
     return ReasonCode(request.qos)
 
 
@@ -225,6 +230,7 @@ def unsubscribe(connection: Connection, packet: Unsubscribe) -> None:
             edge.fanout.remove(reader, filter_)
             reader.drop_retained(filter_)
     edge.subscriptions_changed(connection, packet.filters)
+    connection.visit.hold(len(reader.session.subscriptions))
     reader.step_back(reader.where)
     unsuback = encode_fitting([Unsuback(packet.packet_id, codes)], connection.version, reader.max_packet)
     _store_then(connection, lambda: _answer(connection, unsuback))

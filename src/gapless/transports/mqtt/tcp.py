@@ -8,8 +8,10 @@ import ssl as _ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from gapless.limits import FREE, Visit
 from gapless.transports.listener import bind
 from gapless.transports.mqtt.connection import Connection
+from gapless.transports.tls_listener import TlsListener
 
 if TYPE_CHECKING:
     from gapless.transports.mqtt.edge import MqttEdge
@@ -21,10 +23,11 @@ LINGER = 5.0
 class TcpProtocol(asyncio.Protocol):
     """The socket of one connection, and its `Writer`."""
 
-    __slots__ = ("_connection", "_edge", "_linger", "_transport", "write_now")
+    __slots__ = ("_connection", "_edge", "_linger", "_transport", "_visit", "write_now")
 
-    def __init__(self, edge: MqttEdge) -> None:
+    def __init__(self, edge: MqttEdge, visit: Visit = FREE) -> None:
         self._edge = edge
+        self._visit = visit
         self._transport: asyncio.Transport | None = None
         self._connection: Connection | None = None
         self._linger: asyncio.TimerHandle | None = None
@@ -42,11 +45,12 @@ class TcpProtocol(asyncio.Protocol):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = transport.get_extra_info("peername")
-        self._connection = (
-            Connection(self._edge, self, peer=f"{peer[0]}:{peer[1]}", address=peer[0])
-            if peer
-            else Connection(self._edge, self, peer="tcp")
-        )
+        name, address = (f"{peer[0]}:{peer[1]}", peer[0]) if peer else ("tcp", None)
+        if self._visit is FREE:  # else it was counted before its TLS handshake
+            self._visit = self._edge.limiter.visit(address)
+            if not self._visit.enter():
+                transport.abort()
+        self._connection = Connection(self._edge, self, peer=name, address=address, visit=self._visit)
         self._edge.sockets.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -71,6 +75,7 @@ class TcpProtocol(asyncio.Protocol):
         self._edge.sockets.discard(self)
         assert self._connection is not None
         self._connection.connection_lost()
+        self._visit.leave()
 
     # Writer
 
@@ -124,7 +129,7 @@ class Server:
         port: the port, also where 0 was asked for.
     """
 
-    def __init__(self, server: asyncio.Server, host: str) -> None:
+    def __init__(self, server: asyncio.Server | TlsListener, host: str) -> None:
         self._server = server
         self.host = host
         self.port: int = server.sockets[0].getsockname()[1]
@@ -142,8 +147,13 @@ async def listen(edge: MqttEdge, host: str, port: int, *, ssl: _ssl.SSLContext |
     """
     listener = bind(host, port, "mqtt-port" if ssl is None else "mqtts-port")
     loop = asyncio.get_running_loop()
-    timeout = None if ssl is None else edge.options.connect_timeout
-    server = await loop.create_server(
-        lambda: TcpProtocol(edge), sock=listener, ssl=ssl, ssl_handshake_timeout=timeout, backlog=4096
+    if ssl is None:
+        return Server(await loop.create_server(lambda: TcpProtocol(edge), sock=listener, backlog=4096), host)
+    secured = TlsListener(
+        listener,
+        lambda visit: TcpProtocol(edge, visit),
+        ssl,
+        limiter=edge.limiter,
+        handshake_timeout=edge.options.connect_timeout,
     )
-    return Server(server, host)
+    return Server(secured, host)

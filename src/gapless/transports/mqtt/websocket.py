@@ -56,7 +56,7 @@ class _LentSocket:
         self._linger: asyncio.TimerHandle | None = None
         if not raw.transport.is_closing():
             raw.transport.set_write_buffer_limits(edge.options.high_water)
-        self._connection = Connection(edge, self, peer=peer, address=address)
+        self._connection = Connection(edge, self, peer=peer, address=address, visit=raw.visit)
         edge.sockets.add(self)
 
     # From the WebSocket

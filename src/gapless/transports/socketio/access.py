@@ -151,6 +151,7 @@ class Access:
     def leave(self, client: Client, rooms: Iterable[str]) -> None:
         """The client hears these rooms no more."""
         client.subscriptions.unsubscribe(rooms, position=client.where)
+        client.visit.hold(len(client.subscriptions.since))
         self._fanout.leave(client, rooms)
 
     # --- tasks

@@ -16,6 +16,7 @@ from gapless.errors import Unauthorized
 from gapless.event import Record, format_time
 from gapless.eventlog import Page
 from gapless.hub import Hub
+from gapless.limits import FREE, Visit
 from gapless.presence import RoomNews
 from gapless.transports.socketio.outgoing import EncodedMessage, OutgoingQueue
 
@@ -115,6 +116,7 @@ class Client(Cursor):
     Attributes:
         write: see `Reader`.
         started: whether CONNECT was sent; nothing may go out before it.
+        visit: what its connection counts as, which ends that.
         lost: whether it came back to find that the log no longer covers what it missed.
         lease: its access.
         ended: why its access ended; None while it lasts.
@@ -142,6 +144,7 @@ class Client(Cursor):
         "stats",
         "subscriptions",
         "undecided",
+        "visit",
         "waiting",
         "write",
     )
@@ -159,6 +162,7 @@ class Client(Cursor):
         hub: Hub,
         position: int,
         stats: Stats,
+        visit: Visit = FREE,
     ) -> None:
         super().__init__(position)
         self.sid = sid
@@ -173,6 +177,7 @@ class Client(Cursor):
         self.queue = queue
         self.hub = hub
         self.stats = stats
+        self.visit = visit
         self.start = position
         self.subscriptions = RoomSubscriptions()
         self.started = False

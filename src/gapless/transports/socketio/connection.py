@@ -26,6 +26,9 @@ UPGRADE_WITHIN = 10.0
 HELD_BACK = 64
 """Messages of one client that may wait to be handled before its socket is not read."""
 
+PATIENCE = 60.0
+"""Seconds that a client which sent too much waits at most until it is read again."""
+
 _PONG = "3"
 _LOST = object()
 
@@ -125,6 +128,8 @@ class EngineSocket(PollingSocket):
             data = inbox.popleft()
             if held_back and len(inbox) < HELD_BACK and self._raw is not None and data is not _LOST:
                 self._raw.transport.resume_reading()
+            if self.visit.limited and data is not _LOST and (wait := self.visit.spend(0, len(data))):
+                await asyncio.sleep(min(wait, PATIENCE))  # what comes meanwhile is held back
             if data is _LOST or not await self._take(data):
                 inbox.clear()
                 await self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)

@@ -20,6 +20,7 @@ from gapless.errors import (
     InvalidRequest,
     LogUnavailable,
     Overloaded,
+    RateLimited,
     Unauthorized,
 )
 from gapless.event import Origin, Position, format_time
@@ -32,7 +33,7 @@ from gapless.topicmap.row import as_text, fill
 from gapless.transports.socketio.access import Access
 from gapless.transports.socketio.client import REVOKED, Client, Stats, encode_event
 from gapless.transports.socketio.fanout import RoomFanout
-from gapless.transports.socketio.server import CERTIFICATE, Server
+from gapless.transports.socketio.server import CERTIFICATE, VISIT, Server
 from gapless.transports.socketio.sessions import SessionStore, StoredSession, new_pid, subscriptions_of
 
 logger = logging.getLogger("gapless.socketio")
@@ -56,7 +57,6 @@ class SocketIoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         max_waiting_messages, max_waiting_bytes: what may wait for one client, in packets (polling) and
             bytes; past either it gets no live events, and is fed from the log once it has taken these.
         admissions: clients connecting at a time; others wait.
-        cors_allowed_origins: origins of other sites that may connect; empty: the own origin only.
     """
 
     path: str = "/socket.io"
@@ -68,7 +68,6 @@ class SocketIoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_waiting_messages: int = 256
     max_waiting_bytes: int = 262_144
     admissions: int = 200
-    cors_allowed_origins: tuple[str, ...] = ()
 
 
 class SocketIoDoor:
@@ -113,7 +112,7 @@ class SocketIoDoor:
         server = Server(
             admissions=options.admissions,
             async_mode="asgi",
-            cors_allowed_origins=list(options.cors_allowed_origins) or None,
+            cors_allowed_origins=[],  # the front before all doors has seen to that
             ping_interval=options.ping_interval,
             ping_timeout=options.ping_timeout,
             max_http_buffer_size=options.max_message_bytes,
@@ -268,7 +267,8 @@ class SocketIoDoor:
             identity = (
                 await self._gate.authenticate(_credentials(auth, environ)) if arrival is None else arrival.identity
             )
-        except Unauthorized as error:
+            environ[VISIT].stay(identity.user_id)
+        except (Unauthorized, RateLimited) as error:
             raise self._refusal(error) from error
         client = Client(
             sid=sid,
@@ -279,6 +279,7 @@ class SocketIoDoor:
             hub=self._hub,
             position=self._hub.head if arrival is None or arrival.cursor is None else arrival.cursor.position,
             stats=self.stats,
+            visit=environ[VISIT],
         )
         client.lost = arrival is not None and session is None
         client.lease = self._gate.hold(identity, client)
@@ -302,7 +303,7 @@ class SocketIoDoor:
             self._forget(client)
             raise
 
-    def _refusal(self, error: Unauthorized) -> Exception:
+    def _refusal(self, error: GaplessError) -> Exception:
         self.stats.refused += 1
         refusal: Exception = socketio.exceptions.ConnectionRefusedError(error.message, error.to_wire())
         return refusal
@@ -319,6 +320,7 @@ class SocketIoDoor:
         denied, undecided = review(self._gate.check_subscribe_room, client.identity, session.since)
         client.revoked = denied + undecided
         client.subscriptions.unsubscribe(client.revoked, position=client.position)
+        client.visit.hold(len(client.subscriptions.since), force=True)  # granted when they were made
 
     async def _on_disconnect(self, sid: str, reason: str) -> None:
         client = self._clients.get(sid)
@@ -377,8 +379,10 @@ class SocketIoDoor:
         subscriptions = client.subscriptions
         for room in rooms:
             self._gate.check_subscribe_room(client.identity, room)
-        _check_count(subscriptions.since.keys() | set(rooms), self.options.max_rooms)
+        wanted = subscriptions.since.keys() | set(rooms)
+        _check_count(wanted, self.options.max_rooms)
         start, complete = self._start_of(after)
+        client.visit.hold(len(wanted))
         position = client.where
         reached = subscriptions.subscribe(rooms, start=start, position=position)
         if reached < position:
@@ -484,6 +488,8 @@ class SocketIoDoor:
                 if client is None:
                     raise InvalidRequest("the connection is closing", hint="connect again")
                 self._access.check(client)
+                client.visit.check()
+                client.visit.spend(1)
                 if not isinstance(document, dict):
                     raise InvalidRequest("the argument is not an object", hint='send {"rooms": ["org:global"]}')
                 return await handler(client, document)

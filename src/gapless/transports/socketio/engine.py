@@ -8,10 +8,23 @@ from typing import Any
 
 from engineio import packet as eio
 
+from gapless.errors import RateLimited
+from gapless.limits import FREE, Visit
+from gapless.transports.raw_websocket import SCOPE_KEY
 from gapless.transports.socketio.connection import EngineSocket
 from gapless.transports.socketio.outgoing import OutgoingQueue
-from gapless.transports.socketio.polling import PollingServer
+from gapless.transports.socketio.polling import PollingServer, too_many
 from gapless.transports.socketio.secret import secret_text
+
+
+def visit_of(scope: dict[str, Any]) -> Visit:
+    """What a new session counts as, on the connection of its first request."""
+    extensions = scope.get("extensions", {})
+    visit: Visit | None = extensions.get("gapless.visit")  # behind a proxy
+    if visit is None:
+        raw = extensions.get(SCOPE_KEY)
+        visit = FREE if raw is None else raw.visit
+    return visit.of()
 
 
 class Pings:
@@ -101,7 +114,16 @@ class Engine(PollingServer):
     async def _handle_connect(self, environ: dict[str, Any], transport: str, jsonp_index: int | None = None) -> Any:
         """A new connection (Engine.IO 4, handshake)."""
         sid = self.generate_id()
+        visit = visit_of(environ["asgi.scope"])
+        if transport == "polling":  # the session goes on when this request's connection has ended
+            try:
+                visit.enter()
+                visit.admit()
+            except RateLimited as error:
+                visit.leave()
+                return too_many(error)
         socket = self.sockets[sid] = EngineSocket(self, sid)
+        socket.visit = visit
         handshake = {
             "sid": sid,
             "upgrades": self._upgrades(sid, transport),
@@ -113,6 +135,7 @@ class Engine(PollingServer):
         answer = await self._trigger_event("connect", sid, environ, run_async=False)
         if answer is not None and answer is not True:
             del self.sockets[sid]
+            visit.leave()
             return self._unauthorized(answer or None)
         socket.schedule_ping()
         if transport == "websocket":

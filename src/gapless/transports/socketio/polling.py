@@ -19,12 +19,19 @@ from engineio.async_drivers.asgi import translate_request
 from engineio.async_socket import AsyncSocket
 from engineio.exceptions import ContentTooLongError, EngineIOError, UnknownPacketError
 
+from gapless.errors import InvalidRequest, PayloadTooLarge, RateLimited
+from gapless.limits import FREE, Visit
+from gapless.transports.body import read_body
+from gapless.transports.raw_http import RequestTimeout
 from gapless.transports.socketio.packets import decode_payload, encode_payload
 
 logger = logging.getLogger("gapless.socketio")
 
 PROTOCOL = "4"
 """The `EIO` that every request names."""
+
+BODY_WITHIN = 10.0
+"""Seconds within which the body of a POST must come, and one more for each 16 KiB of it."""
 
 TURN = 100
 """Packets of one POST that are handled before others get their turn of the loop."""
@@ -44,11 +51,13 @@ class PollingSocket(AsyncSocket):  # type: ignore[misc]
     Attributes:
         polled: whether a GET waits for packets.
         posted: whether the packets of a POST are being handled.
+        visit: what the session counts as.
     """
 
     # Of the class, so that a connection on WebSocket has none of its own.
     polled = False
     posted = False
+    visit: Visit = FREE
 
     @property
     def over(self) -> bool:
@@ -169,6 +178,7 @@ class PollingSocket(AsyncSocket):  # type: ignore[misc]
             return
         await super().close(wait=False, abort=abort, reason=reason)
         self.server.sockets.pop(self.sid, None)
+        self.visit.leave()
 
 
 class PollingServer(engineio.AsyncServer):  # type: ignore[misc]
@@ -263,6 +273,14 @@ class PollingServer(engineio.AsyncServer):  # type: ignore[misc]
         await environ["asgi.send"]({"type": f"{kind}.body", "body": response["response"]})
 
 
+def too_many(error: RateLimited) -> dict[str, Any]:
+    """The answer to a handshake beyond the limits (RFC 6585 §4)."""
+    answer = _refusal(*_FORBIDDEN, status="429 TOO MANY REQUESTS")
+    answer["response"] = json.dumps({"code": _FORBIDDEN[0], "message": error.message}).encode()
+    answer["headers"].append(("Retry-After", str(error.details.get("retry_after", 1))))
+    return answer
+
+
 def _refusal(code: int, message: str, *, status: str = "400 BAD REQUEST") -> dict[str, Any]:
     return {
         "status": status,
@@ -284,16 +302,13 @@ async def _read_body(environ: dict[str, Any], limit: int) -> bytes:
         ContentTooLongError: it has more than `limit` bytes.
         EngineIOError: the client left before it was complete.
     """
-    event: dict[str, Any] = environ["wsgi.input"].event
-    body: bytes = event.get("body", b"")
-    while len(body) <= limit and event.get("more_body"):
-        event = await environ["asgi.receive"]()
-        if event["type"] != "http.request":
-            raise EngineIOError("the client left")
-        body += event.get("body", b"")
-    if len(body) > limit:
-        raise ContentTooLongError
-    return body
+    try:
+        first = environ["wsgi.input"].event
+        return await read_body(environ["asgi.receive"], first=first, limit=limit, timeout=BODY_WITHIN)
+    except PayloadTooLarge as error:
+        raise ContentTooLongError from error
+    except (InvalidRequest, RequestTimeout) as error:
+        raise EngineIOError(error.message) from error
 
 
 async def _until_left(receive: Callable[[], Awaitable[dict[str, Any]]]) -> None:

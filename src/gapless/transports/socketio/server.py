@@ -28,6 +28,8 @@ KEPT_ENVIRON = ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_ORIGIN", "QUERY_STRIN
 
 CERTIFICATE = "gapless.certificate"
 """The verified client certificate of the connection, beside them."""
+VISIT = "gapless.visit"
+"""What the connection counts as."""
 
 
 class Lifecycle(Protocol):
@@ -114,6 +116,7 @@ class Server(ProtocolServer):
         raw = scope.get("extensions", {}).get(SCOPE_KEY)
         if raw is not None and (certificate := peer_certificate(raw.transport)) is not None:
             kept[CERTIFICATE] = certificate
+        kept[VISIT] = self.eio.sockets[eio_sid].visit
         await super()._handle_eio_connect(eio_sid, kept)
 
     async def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
