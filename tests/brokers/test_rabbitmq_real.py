@@ -111,7 +111,9 @@ async def test_rabbitmq_obeys_the_gateways_rules(tmp_path: Path) -> None:
         data=None,
         auth=AuthOptions(secret=KEY),
         broker_auth=BrokerAuthOptions(secret=SECRET),
-        link=LinkOptions(url=f"mqtt://gateway:its-password@127.0.0.1:{port}", reconnect_min=0.1, reconnect_max=0.5),
+        link=LinkOptions(
+            url=f"mqtt://gateway:its-password@127.0.0.1:{port}", reconnect_min=0.1, reconnect_max=0.5, publish_as=()
+        ),
     )
     async with Gateway(settings) as gateway:
         asks = f"{gateway.http_url}/broker-auth/{SECRET}/rabbitmq"

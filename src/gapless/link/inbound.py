@@ -20,7 +20,7 @@ from functools import partial
 
 import msgspec
 
-from gapless.errors import GaplessError, InvalidRequest
+from gapless.errors import Forbidden, GaplessError, InvalidRequest
 from gapless.eventlog import EventLog, StateKind, StateWrite
 from gapless.ingress import Accepted, Ingress, Publication
 from gapless.link.connection import Connection
@@ -170,7 +170,7 @@ class Inbound:
             state = (StateWrite(StateKind.LINK_RECEIVED, self._key(packet.packet_id), digest),)
         try:
             answer = self._ingress.submit(publication, state=state)
-        except InvalidRequest as error:  # it can never be taken: the broker is not to send it again
+        except (InvalidRequest, Forbidden) as error:  # it can never be taken: the broker is not to send it again
             self._stats.rejected += 1
             self._complaints.warn("message refused", packet.topic, error)
             self._settle(packet, ack)

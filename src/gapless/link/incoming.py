@@ -6,8 +6,8 @@ import re
 import time as _time
 from collections.abc import Callable
 
-from gapless.envelope import Envelope, read_payload
-from gapless.errors import InvalidPosition
+from gapless.envelope import Envelope, named_user, read_payload
+from gapless.errors import Forbidden, InvalidPosition
 from gapless.event import MqttMessage, Origin, Position, parse_time
 from gapless.hub import Hub
 from gapless.ingress import Publication
@@ -23,6 +23,8 @@ class Reader:
 
     Args:
         link: name of the link, the events' origin.
+        allow: raises `Forbidden` where the broker's messages may not come in to a topic.
+        believe_users: whether a message may name its event's user.
         own_status: whether a message is the link's own `online` or `offline`.
         oldest: offset of the oldest event that the log keeps.
         clock: seconds since the Unix epoch.
@@ -34,6 +36,8 @@ class Reader:
         link: str,
         hub: Hub,
         echoes: Echoes,
+        allow: Callable[[str], None],
+        believe_users: bool,
         own_status: Callable[[str, Envelope], bool],
         oldest: Callable[[], int],
         clock: Callable[[], float] = _time.time,
@@ -41,6 +45,8 @@ class Reader:
         self._link = link
         self._hub = hub
         self._echoes = echoes
+        self._allow = allow
+        self._believe_users = believe_users
         self._own_status = own_status
         self._oldest = oldest
         self._clock = clock
@@ -68,7 +74,15 @@ class Reader:
             user_id=envelope.user_id,
             expires=None if expiry is None else int(self._clock() * 1000) + expiry * 1000,
             mqtt=_message(packet.payload, envelope, properties, tagged=bool(tags)),
+            allow=self._admit if self._believe_users or named_user(envelope) is None else _refuse_user,
         )
+
+    def _admit(self, topic: str) -> None:
+        try:
+            self._allow(topic)
+        except Forbidden as error:
+            hint = "let the topic's row say publish = ['role:LINK'], or set link.publish_as"
+            raise Forbidden("the link may not bring it in", hint=hint) from error
 
     def _is_echo(self, packet: Publish, envelope: Envelope, tags: dict[str, str], version: ProtocolVersion) -> bool:
         if envelope.id is not None and self._echoes.has_id(envelope.id):
@@ -94,6 +108,13 @@ class Reader:
             return 0 < Position.parse(text).offset < self._oldest()
         except InvalidPosition:
             return False
+
+
+def _refuse_user(topic: str) -> None:
+    raise Forbidden(
+        f"a message to {topic[:120]!r} names a user",
+        hint="leave userId out, or set link.believe_users where the broker lets no stranger publish",
+    )
 
 
 def _tags(properties: Properties) -> dict[str, str]:

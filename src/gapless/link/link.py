@@ -7,9 +7,10 @@ import logging
 import random as _random
 import time as _time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from gapless.auth import Gate
+from gapless.auth import Gate, Identity, Source
 from gapless.errors import GaplessError
 from gapless.eventlog import EventLog
 from gapless.hub import Hub
@@ -115,6 +116,12 @@ class BrokerLink:
             clock=clock,
         )
         self._replays = Replays(hub, self.pump.owes)
+        identity = Identity(
+            roles=frozenset(options.publish_as),
+            service=True,
+            token_id=f"link {options.name}",
+            source=Source(door="link"),
+        )
         self._inbound = Inbound(
             name=options.name,
             ingress=ingress,
@@ -123,6 +130,8 @@ class BrokerLink:
                 link=options.name,
                 hub=hub,
                 echoes=self._echoes,
+                allow=partial(gate.check_publish, identity),
+                believe_users=options.believe_users,
                 own_status=lambda topic, envelope: self._status.is_own(topic, envelope),
                 oldest=lambda: log.oldest,
                 clock=clock,

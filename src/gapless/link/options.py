@@ -39,6 +39,10 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         heartbeat: every so often the link tells the last position of each room in use, so that clients notice
             within that time what the broker dropped.
         heartbeat_topic: where it does so; None for nowhere.
+        publish_as: roles under which messages of the broker come in, for the rules of the topic map
+            (`publish = ["role:LINK"]`); an empty list: as a back end, which may everything by default.
+        believe_users: whether messages may name the `userId` of their event. Whoever may publish at the broker
+            can then claim to be anybody.
         history_topic: where clients of the broker ask for events that they missed; None for nowhere.
         history_replies: a filter that the topics of answers must match.
         history_rate: most requests answered in a second; others wait.
@@ -72,6 +76,8 @@ class LinkOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     status_topic: str | None = "crm/system/backend/status"
     heartbeat: float = 30.0
     heartbeat_topic: str | None = "gapless/heartbeat"
+    publish_as: tuple[str, ...] = ("LINK",)
+    believe_users: bool = True
     history_topic: str | None = "gapless/history"
     history_replies: str = "gapless/replies/#"
     history_rate: int = 200
