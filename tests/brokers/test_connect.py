@@ -6,8 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import jwt
@@ -17,6 +18,8 @@ from gapless.auth import Acl, AuthOptions, Identity
 from gapless.brokers import BrokerAuthOptions
 from gapless.brokers.desk import Desk as Issuer
 from gapless.brokers.options import MosquittoOptions
+from gapless.client.broker import BrokerConnection, BrokerOptions
+from gapless.client.model import ClientEvent, Subscribed, Target
 from gapless.config import Settings
 from gapless.errors import ConfigError
 from gapless.gateway.app import Gateway
@@ -28,6 +31,33 @@ from tests.brokers.desk import KEY, Desk, token
 SALES = token("7", "SALES", rooms=["lead:1"])
 JWT_SECRET = "a-secret-that-emqx-knows-and-nobody-else"
 URLS = ("wss://broker.example.com/mqtt",)
+
+
+async def hear_with_the_python_client(url: str, answer: dict[str, Any], running: Gateway) -> list[str]:
+    """What is missing from the log by way of the broker, then a live event."""
+    credentials = answer["credentials"]
+    account = f"{quote(credentials['username'], safe='')}:{quote(credentials['password'], safe='')}"
+    target = Target(url=url.replace("://", f"://{account}@"), rooms=("lead:1",), filters=tuple(answer["filters"]))
+    options = BrokerOptions(
+        history_topic=answer["history_topic"],
+        heartbeat_topic=answer.get("heartbeat_topic"),
+        replies=answer["replies"],
+        token=SALES,
+        client_id=credentials["client_id"],
+    )
+    after = f"{running.epoch}:{running.log.head}"
+    await running.publish(type="lead:updated", data={"leadId": "1", "name": "before it came"})
+    names: list[str] = []
+    async with asyncio.timeout(PATIENCE), aclosing(BrokerConnection(target, options).listen(after)) as listening:
+        async for each in listening:
+            if isinstance(each, Subscribed):
+                await running.publish(type="lead:updated", data={"leadId": "1", "name": "live"})
+            elif isinstance(each, ClientEvent):
+                assert isinstance(each.data, dict)
+                names.append(each.data["name"])
+                if len(names) == 2:
+                    break
+    return sorted(names)
 
 
 @asynccontextmanager
@@ -200,6 +230,8 @@ async def test_the_link_the_accounts_and_history_over_one_mosquitto() -> None:
                 assert found in reply.payload
                 client.heard.clear()
             client.close()
+            heard = await hear_with_the_python_client(broker.url, answer, running)
+            assert heard == ["before it came", "live"]
 
 
 async def test_a_broker_that_is_away_is_said_to_be_and_the_rest_is_answered() -> None:

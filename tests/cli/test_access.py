@@ -112,3 +112,11 @@ def test_without_settings(arguments: tuple[str, ...], said: str) -> None:
 def test_a_lifetime_that_is_none(expires: str) -> None:
     done = here("token", "--user", "7", "--expires", expires, env=WITH_SECRET)
     assert done.code == 2
+
+
+def test_a_token_that_says_to_emqx_what_it_allows() -> None:
+    claims = jwt.decode(
+        token("--user", "7", "--role", "SALES", "--room", "lead:1", "--acl"), options={"verify_signature": False}
+    )
+    assert {"permission": "allow", "action": "subscribe", "topic": "crm/leads/1/updated"} in claims["acl"]
+    assert claims["acl"][-1] == {"permission": "deny", "action": "all", "topic": "#"}

@@ -9,6 +9,7 @@ import msgspec
 
 from gapless.auth import Acl, Credentials, Gate, Identity
 from gapless.auth.acl import EVERYTHING
+from gapless.brokers.link_topics import link_filters, link_topics
 from gapless.brokers.logins import Logins
 from gapless.brokers.names import is_own_client_id, is_own_username, name_of
 from gapless.brokers.options import BrokerAuthOptions
@@ -184,21 +185,12 @@ class Judge:
         return self._gate.rights(identity).with_more(subscribe=self.own_subscribe(identity), publish=self.own_publish())
 
     def own_subscribe(self, identity: Identity) -> tuple[str, ...]:
-        """Where answers to its own requests for history come, and the heartbeat where that is allowed."""
-        if self._link is None or self._link.history_topic is None:
-            return ()
-        found = []
-        name = name_of(identity)
-        if name and self._link.history_replies.endswith("/#"):
-            found.append(f"{self._link.history_replies[:-2]}/{name}/#")
-        if self._options.heartbeat and self._link.heartbeat_topic is not None:
-            found.append(self._link.heartbeat_topic)
-        return tuple(found)
+        """See `link_filters`."""
+        return link_filters(self._link, identity, heartbeat=self._options.heartbeat)
 
     def own_publish(self) -> tuple[str, ...]:
-        """Where it asks for history; the request itself carries the token."""
-        topic = None if self._link is None else self._link.history_topic
-        return () if topic is None else (topic,)
+        """See `link_topics`."""
+        return link_topics(self._link)
 
 
 def _without_group(topic_filter: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -11,6 +12,9 @@ import typer
 from gapless.cli.output import Output
 from gapless.cli.running import OK, run
 from gapless.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gapless.config import Settings
 
 EXAMPLES = """
 **Examples**
@@ -22,6 +26,8 @@ EXAMPLES = """
 `gapless token --user 7 --role SALES --room lead:123 --room 'note:*' --expires 8h`
 
 `gapless token --user 7 --config gapless.toml` — the secret, issuer and audience of the gateway's settings
+
+`gapless token --user 7 --role SALES --acl --config gapless.toml` — with the claim `acl`, for EMQX
 
 `gapless token --user 7 --key private.pem --kid 2026-01` — RS256, ES256 or EdDSA
 """
@@ -37,6 +43,9 @@ def token(
     claim: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A further claim; JSON, or else text; several times.")
     ] = None,
+    acl: Annotated[
+        bool, typer.Option("--acl", help="Add the claim `acl`: what the topic map allows, as EMQX reads it.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="Settings file of the gateway, TOML.")] = None,
     key: Annotated[Path | None, typer.Option(help="Private key to sign with, PEM.")] = None,
     kid: Annotated[str | None, typer.Option(help="Key id for the token's header.")] = None,
@@ -60,7 +69,11 @@ def token(
             return OK
         if user is None:
             raise ConfigError("whose token?", hint="gapless token --user 7, or --new-secret for a secret")
-        options = load_settings(config).auth
+        settings = load_settings(config)
+        options = settings.auth
+        more = dict(_claim(each) for each in claim or ())
+        if acl:
+            more["acl"] = _acl(settings, user, role or (), room or (), more)
         signer = find_signer(options, key, kid)
         text = issue_token(
             options or AuthOptions(),
@@ -69,12 +82,32 @@ def token(
             roles=role or (),
             rooms=room or (),
             expires=parse_duration(expires),
-            more=dict(_claim(each) for each in claim or ()),
+            more=more,
         )
         _print(output, "token", text)
         return OK
 
     run(command, output)
+
+
+def _acl(
+    settings: Settings, user: str, roles: Sequence[str], rooms: Sequence[str], claims: Mapping[str, object]
+) -> list[dict[str, str]]:
+    """What the gateway's rules allow; the rule `ask` cannot be asked here."""
+    from gapless.auth import Identity, Policy, acl_of
+    from gapless.brokers.asked.emqx import acl_claim
+    from gapless.brokers.link_topics import link_filters, link_topics
+    from gapless.brokers.options import BrokerAuthOptions
+    from gapless.topicmap import crm_map, load_map
+
+    options = settings.broker_auth or BrokerAuthOptions()
+    identity = Identity(user_id=user, roles=frozenset(roles), rooms=tuple(rooms), claims=claims)
+    policy = Policy(crm_map() if settings.topic_map is None else load_map(settings.topic_map))
+    rights = acl_of(policy, identity).with_more(
+        subscribe=link_filters(settings.link, identity, heartbeat=options.heartbeat),
+        publish=link_topics(settings.link),
+    )
+    return acl_claim(rights, limit=options.jwt_lines)
 
 
 def _print(output: Output, name: str, text: str) -> None:

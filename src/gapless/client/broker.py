@@ -33,16 +33,19 @@ class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the gateway's link is set up on this broker; see `LinkOptions`.
 
     Attributes:
-        history_topic, heartbeat_topic: the link's.
+        history_topic, heartbeat_topic: the link's; without a heartbeat (None: it may not be heard) what the broker
+            dropped is noticed with the next message of a room.
         replies: a topic of the link's `history_replies`; one level is added for each connection.
         token: what the gateway's gate asks for; the broker sees it.
+        client_id: for a broker that lets an account in under this one alone; user and password are in the target's URL.
         patience: seconds to wait for an answer before asking again.
     """
 
     history_topic: str = "gapless/history"
-    heartbeat_topic: str = "gapless/heartbeat"
+    heartbeat_topic: str | None = "gapless/heartbeat"
     replies: str = "gapless/replies"
     token: str | None = None
+    client_id: str = ""
     patience: float = 5.0
 
 
@@ -135,7 +138,13 @@ class _Life:
         self._taken: asyncio.Future[ReasonCode] | None = None
         self._due = 0.0
         self._now: Callable[[], float] = asyncio.get_running_loop().time
-        self.session = PahoSession(target.url, token=target.token, on_message=self._take, tls=tls or target.tls)
+        self.session = PahoSession(
+            target.url,
+            token=target.token,
+            client_id=options.client_id,
+            on_message=self._take,
+            tls=tls or target.tls,
+        )
         self.session.lost.add_done_callback(lambda _: self._news.set())
 
     async def open(self, *, retained: bool) -> None:
@@ -145,7 +154,7 @@ class _Life:
         events = SubscribeOptions(qos=self._target.qos, retainHandling=handling)
         own = SubscribeOptions(qos=0)
         filters = [(each, events) for each in self._target.filters]
-        filters += [(self._options.heartbeat_topic, own), (self._replies, own)]
+        filters += [(each, own) for each in (self._options.heartbeat_topic, self._replies) if each is not None]
         await self.session.subscribe(filters, None)
 
     async def close(self) -> None:
