@@ -12,21 +12,20 @@ import logging
 import time as _time
 from asyncio import Future
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import msgspec
 
 from gapless.envelope import Envelope, content_id
-from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, InvalidTopic, PayloadTooLarge
-from gapless.event import Event, EventIds, MqttMessage, Origin
-from gapless.eventlog import Appended, EventLog, StateWrite
+from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, InvalidTopic, LogError, PayloadTooLarge
+from gapless.event import Event, EventIds, MqttMessage, Origin, Record
+from gapless.eventlog import EventLog, StateWrite
 from gapless.hub import Hub
 from gapless.limits import Limits
 from gapless.topicmap import Route, TopicMap
 
 logger = logging.getLogger("gapless.ingress")
 
-R = TypeVar("R")
+_ROUTES = 20_000
 
 
 class Publication(msgspec.Struct, kw_only=True, gc=False):
@@ -66,6 +65,53 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     duplicate: bool = False
 
 
+class Reply:
+    """Who published one event, and is told by a call what became of it; see `Ingress.take`.
+
+    Attributes:
+        ingress: where it is published.
+    """
+
+    __slots__ = ("ingress",)
+
+    def __init__(self, ingress: Ingress) -> None:
+        self.ingress = ingress
+
+    def accepted(self, record: Record, *, duplicate: bool) -> None:
+        """The event is durable (an ephemeral one, whose record has no position: handed out)."""
+        raise NotImplementedError
+
+    def refused(self, error: BaseException) -> None:
+        """Nothing was accepted."""
+        raise NotImplementedError
+
+    def stored(self, record: Record, *, duplicate: bool) -> None:
+        """See `gapless.eventlog.Answer`."""
+        if duplicate:
+            self.ingress.duplicates += 1
+        else:
+            self.ingress.accepted_durable += 1
+        self.accepted(record, duplicate=duplicate)
+
+
+class _Promise(Reply):
+    """A future of the answer."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, ingress: Ingress) -> None:
+        super().__init__(ingress)
+        self.future: Future[Accepted] = asyncio.get_running_loop().create_future()
+
+    def accepted(self, record: Record, *, duplicate: bool) -> None:
+        if not self.future.done():
+            self.future.set_result(_answer(record, duplicate=duplicate))
+
+    def refused(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
 class Ingress:
     """Checks, routes, stores.
 
@@ -93,6 +139,37 @@ class Ingress:
         self.accepted_durable = 0
         self.accepted_ephemeral = 0
         self.duplicates = 0
+        self._routes: dict[str, Route] = {}  # of topics that passed all checks
+
+    def take(self, publication: Publication, reply: Reply, *, state: Sequence[StateWrite] = ()) -> None:
+        """Take one publication in, and tell `reply`: an ephemeral one's at once, else later.
+
+        Calls take effect in the order in which they are made. See `submit`, which costs a future more.
+
+        Raises:
+            InvalidRequest, LogUnavailable, Overloaded: at once, with nothing accepted; `reply` is not told.
+        """
+        event, ephemeral = self.make_event(publication)
+        self._take(event, reply, state, ephemeral=ephemeral)
+
+    def _take(self, event: Event, reply: Reply, state: Sequence[StateWrite], *, ephemeral: bool) -> None:
+        if not ephemeral:
+            self.log.append_one(event, reply, state=state)
+            return
+        self._hand_out(event)
+        if not state:
+            reply.accepted(Record(event), duplicate=False)
+            return
+
+        def stored(done: Future[None]) -> None:
+            if done.cancelled():
+                reply.refused(LogError("the log was closed"))
+            elif (error := done.exception()) is not None:
+                reply.refused(error)
+            else:
+                reply.accepted(Record(event), duplicate=False)
+
+        self.log.write_state(state, durable=True).add_done_callback(stored)
 
     def submit(self, publication: Publication, *, state: Sequence[StateWrite] = ()) -> Future[Accepted]:
         """Take one publication in. Calls take effect in the order in which they are made.
@@ -110,19 +187,12 @@ class Ingress:
             LogUnavailable: from the future, with nothing accepted.
         """
         event, ephemeral = self.make_event(publication)
-        answer: Future[Accepted] = asyncio.get_running_loop().create_future()
-        if ephemeral:
-            self._hand_out(event)
-            accepted = Accepted(event.id, event.topic, event.type, None)
-            if not state:
-                answer.set_result(accepted)
-                return answer
-            stored = self.log.write_state(state, durable=True)
-            stored.add_done_callback(lambda done: _pass_on(done, answer, lambda _: accepted))
-            return answer
-        appended = self.log.append((event,), state=state)
-        appended.add_done_callback(lambda done: _pass_on(done, answer, lambda results: self._answer(results[0])))
-        return answer
+        promise = _Promise(self)
+        try:
+            self._take(event, promise, state, ephemeral=ephemeral)
+        except GaplessError as error:
+            promise.refused(error)
+        return promise.future
 
     async def submit_many(self, publications: Sequence[Publication]) -> list[Accepted]:
         """Take several in, in order, the durable ones in one transaction: all or none.
@@ -146,7 +216,12 @@ class Ingress:
                 self._hand_out(event)
                 answers.append(Accepted(event.id, event.topic, event.type, None))
             else:
-                answers.append(self._answer(next(appended)))
+                record, duplicate = next(appended)
+                if duplicate:
+                    self.duplicates += 1
+                else:
+                    self.accepted_durable += 1
+                answers.append(_answer(record, duplicate=duplicate))
         return answers
 
     def make_event(self, publication: Publication) -> tuple[Event, bool]:
@@ -156,49 +231,60 @@ class Ingress:
             InvalidRequest: a payload over the limit, a bad or unknown topic, a type that does
                 not fit the topic.
         """
-        envelope = publication.envelope
-        self._check_size(publication)
-        topic = self.topic_of(publication)
-        route = self.topic_map.admit(topic)
+        envelope, mqtt = publication.envelope, publication.mqtt
+        data, decoded, binary, time = envelope.data, envelope.decoded, envelope.binary, envelope.time
+        size = len(data)
+        if mqtt is not None and mqtt.payload is not None:
+            size = max(size, len(mqtt.payload))
+        if size > self.limits.payload_bytes:
+            raise self._too_large(size)
+        topic = publication.topic
+        route = None if topic is None else self._routes.get(topic)
+        if topic is None or route is None:
+            topic = self.topic_of(publication)
+            route = self._admit(topic)
         if publication.allow is not None:
             publication.allow(topic)
         row = route.row
-        mqtt_door = publication.mqtt is not None
-        qos = publication.qos if publication.qos is not None else (row.qos if row else 1)
-        retain = publication.retain if publication.retain is not None else bool(row and row.retain)
-        ephemeral = self.topic_map.is_ephemeral(
-            route, qos=qos, data=envelope.decoded, raw=envelope.data, binary=envelope.binary
-        )
+        qos, retain = publication.qos, publication.retain
+        if qos is None:
+            qos = 1 if row is None else row.qos
+        if retain is None:
+            retain = row is not None and row.retain
+        always = route.always
         event = Event(
             id=envelope.id or self._id_for(publication, topic),
-            type=self._type(route, envelope, strict=not mqtt_door),
+            type=row.type if row is not None and mqtt is not None else self._type(route, envelope),
             topic=topic,
-            rooms=self.topic_map.rooms_of(route, envelope.decoded),
-            data=envelope.data,
-            binary=envelope.binary,
-            time=envelope.time if envelope.time is not None else int(self.clock() * 1000),
+            rooms=self.topic_map.rooms_of(route, decoded) if route.rooms is None else route.rooms,
+            data=data,
+            binary=binary,
+            time=int(self.clock() * 1000) if time is None else time,
             origin=publication.origin,
             user_id=publication.user_id,
             captures=route.captures,
             qos=qos,
             retain=retain,
             expires=publication.expires,
-            mqtt=publication.mqtt,
+            mqtt=mqtt,
         )
-        return event, ephemeral
+        return event, not always and self.topic_map.is_ephemeral(route, qos=qos, data=decoded, raw=data, binary=binary)
 
-    def _check_size(self, publication: Publication) -> None:
-        size = len(publication.envelope.data)
-        if publication.mqtt is not None and publication.mqtt.payload is not None:
-            size = max(size, len(publication.mqtt.payload))
+    def _admit(self, topic: str) -> Route:
+        route = self.topic_map.admit(topic)
+        if len(self._routes) >= _ROUTES:
+            self._routes.clear()
+        self._routes[topic] = route
+        return route
+
+    def _too_large(self, size: int) -> PayloadTooLarge:
         limit = self.limits.payload_bytes
-        if size > limit:
-            raise PayloadTooLarge(
-                f"the payload has {size} bytes, over the limit of {limit}",
-                hint="send a reference to it instead, or raise limits.payload_bytes",
-                size=size,
-                limit=limit,
-            )
+        return PayloadTooLarge(
+            f"the payload has {size} bytes, over the limit of {limit}",
+            hint="send a reference to it instead, or raise limits.payload_bytes",
+            size=size,
+            limit=limit,
+        )
 
     def topic_of(self, publication: Publication) -> str:
         """Where a publication goes.
@@ -222,10 +308,10 @@ class Ingress:
         return topic
 
     @staticmethod
-    def _type(route: Route, envelope: Envelope, *, strict: bool) -> str:
+    def _type(route: Route, envelope: Envelope) -> str:
         if route.row is None:
             return envelope.type or "message"
-        if strict and envelope.type is not None and envelope.type != route.row.type:
+        if envelope.type is not None and envelope.type != route.row.type:
             raise InvalidPayload(
                 f"the type {envelope.type!r} does not fit the topic, whose events are {route.row.type!r}",
                 hint="leave one of the two out",
@@ -245,27 +331,12 @@ class Ingress:
             self.log.write_retained(event.topic, event).add_done_callback(_note_failure)
         self.hub.deliver_ephemeral(event)
 
-    def _answer(self, appended: Appended) -> Accepted:
-        record, duplicate = appended
-        if duplicate:
-            self.duplicates += 1
-        else:
-            self.accepted_durable += 1
-        event = record.event
-        return Accepted(event.id, event.topic, event.type, record.position, duplicate)
-
 
 def _note_failure(done: Future[None]) -> None:
     if not done.cancelled() and (error := done.exception()) is not None:
         logger.error("a retained message could not be stored: %s", error)
 
 
-def _pass_on(done: Future[R], answer: Future[Accepted], convert: Callable[[R], Accepted]) -> None:
-    if answer.cancelled():
-        return
-    if done.cancelled():
-        answer.cancel()
-    elif (error := done.exception()) is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(convert(done.result()))
+def _answer(record: Record, *, duplicate: bool) -> Accepted:
+    event = record.event
+    return Accepted(event.id, event.topic, event.type, record.position, duplicate)

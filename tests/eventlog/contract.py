@@ -63,6 +63,34 @@ class Bench:
             await log.close()
 
 
+class Told:
+    """Who waits for single events.
+
+    Attributes:
+        calls: offset and duplicate of each that was stored, in order.
+        heard_before: of each, whether the listener had heard of it by then.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        self.calls: list[tuple[int, bool]] = []
+        self.heard_before: list[bool] = []
+        self._bench = bench
+        self._more = asyncio.Event()
+
+    def stored(self, record: Record, *, duplicate: bool) -> None:
+        self.calls.append((record.offset, duplicate))
+        self.heard_before.append(record.offset in offsets_of(self._bench.heard))
+        self._more.set()
+
+    def refused(self, error: BaseException) -> None:
+        raise AssertionError(f"refused: {error}")
+
+    async def reach(self, count: int) -> None:
+        while len(self.calls) < count:
+            self._more.clear()
+            await self._more.wait()
+
+
 class LogContract(ABC):
     """The guarantees of `gapless.eventlog.contract`, each as a test."""
 
@@ -252,6 +280,55 @@ class AtomicityContract(LogContract):
         assert answers_of(await before + await after) == [(1, False), (2, False)]
         assert [record.event.id for record in bench.heard] == [make_event(1).id, make_event(9).id]
         assert await log.read_state(PUMP, "position") is None
+
+    async def test_one_event_is_told_by_a_call_once_the_listener_heard_of_it(self, bench: Bench, log: EventLog) -> None:
+        told = Told(bench)
+        log.append_one(make_event(1), told, state=[StateWrite(PUMP, "position", b"1")])
+        assert not told.calls
+        log.append_one(make_event(2), told)
+        log.append_one(make_event(1), told)
+        batch = log.append([make_event(3)])
+        await told.reach(3)
+        assert told.calls == [(1, False), (2, False), (1, True)]
+        assert told.heard_before == [True] * 3
+        assert answers_of(await batch) == [(3, False)]
+        assert await log.read_state(PUMP, "position") == b"1"
+
+    async def test_one_event_that_cannot_be_taken_is_refused_at_once(self, bench: Bench) -> None:
+        log = await bench.open(max_waiting_bytes=2000)
+        told = Told(bench)
+        with pytest.raises(InvalidRequest):
+            log.append_one(make_event(1, topic="a/\ud800"), told, state=[StateWrite(PUMP, "k", b"1")])
+        log.append_one(make_event(2, data=b"x" * 1500), told)
+        with pytest.raises(Overloaded):
+            log.append_one(make_event(3), told)
+        await told.reach(1)
+        await log.close()
+        with pytest.raises(LogUnavailable):
+            log.append_one(make_event(4), told)
+        assert told.calls == [(1, False)]
+
+    async def test_one_publisher_that_fails_costs_the_others_nothing(
+        self, bench: Bench, log: EventLog, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Failing(Told):
+            def stored(self, record: Record, *, duplicate: bool) -> None:
+                raise RuntimeError("a defect")
+
+        told = Told(bench)
+        log.append_one(make_event(1), Failing(bench))
+        log.append_one(make_event(2), told)
+        await told.reach(1)
+        assert told.calls == [(2, False)]
+        assert "a defect" in caplog.text
+
+    async def test_closing_answers_everyone(self, bench: Bench, log: EventLog) -> None:
+        told = Told(bench)
+        for number in range(200):
+            log.append_one(make_event(number), told)
+        await log.close()
+        await told.reach(200)
+        assert [offset for offset, _ in told.calls] == list(range(1, 201))
 
     @pytest.mark.parametrize("key", ["a\0b", "\ud800"])
     async def test_state_key_that_cannot_be_stored(self, log: EventLog, key: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from gapless.errors import LogUnavailable, Overloaded
 from gapless.event import Event
-from gapless.eventlog import Appended, StateKind, StateWrite
+from gapless.eventlog import Answer, StateKind, StateWrite
 from gapless.eventlog.memory import MemoryLog
 from gapless.link import inbound as inbound_module
 from gapless.mqtt import (
@@ -40,23 +40,20 @@ class GatedLog(MemoryLog):
 
     def __init__(self) -> None:
         super().__init__()
-        self.held: list[Future[list[Appended]]] = []
+        self.held: list[Event] = []
+        self._later: list[tuple[Event, Answer, Sequence[StateWrite]]] = []
         self.closed_gate = False
         self.error: Exception | None = None
         self.state_error: Exception | None = None
 
-    def append(self, events: Sequence[Event], *, state: Sequence[StateWrite] = ()) -> Future[list[Appended]]:
-        loop = asyncio.get_running_loop()
+    def append_one(self, event: Event, answer: Answer, *, state: Sequence[StateWrite] = ()) -> None:
         if self.error is not None:
-            failed: Future[list[Appended]] = loop.create_future()
-            failed.set_exception(self.error)
-            return failed
+            raise self.error
         if not self.closed_gate:
-            return super().append(events, state=state)
-        answer: Future[list[Appended]] = loop.create_future()
-        self.held.append(answer)
-        self._later = [*getattr(self, "_later", []), (events, state, answer)]
-        return answer
+            super().append_one(event, answer, state=state)
+            return
+        self.held.append(event)
+        self._later.append((event, answer, state))
 
     def write_state(self, writes: Sequence[StateWrite], *, durable: bool) -> Future[None]:
         if self.state_error is not None:
@@ -67,9 +64,8 @@ class GatedLog(MemoryLog):
 
     def open_gate(self, index: int = 0) -> None:
         """Let the append with this number through, of those that wait."""
-        events, state, answer = self._later.pop(index)
-        done = super().append(events, state=state)
-        done.add_done_callback(lambda d: answer.set_result(d.result()))
+        event, answer, state = self._later.pop(index)
+        super().append_one(event, answer, state=state)
 
 
 @asynccontextmanager

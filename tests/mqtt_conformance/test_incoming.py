@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from asyncio import Future, get_running_loop
+from asyncio import get_running_loop
 from collections.abc import Sequence
 
 import pytest
 
 from gapless.errors import LogUnavailable
 from gapless.event import Event
-from gapless.eventlog import Appended, MemoryLog, StateWrite
+from gapless.eventlog import Answer, MemoryLog, StateWrite
 from gapless.mqtt import (
     Connect,
     Packet,
@@ -214,12 +214,11 @@ class _FailingLog(MemoryLog):
 
     failing = False
 
-    def append(self, events: Sequence[Event], *, state: Sequence[StateWrite] = ()) -> Future[list[Appended]]:
+    def append_one(self, event: Event, answer: Answer, *, state: Sequence[StateWrite] = ()) -> None:
         if not self.failing:
-            return super().append(events, state=state)
-        failed: Future[list[Appended]] = get_running_loop().create_future()
-        failed.set_exception(LogUnavailable("the disk is full"))
-        return failed
+            super().append_one(event, answer, state=state)
+        else:
+            get_running_loop().call_soon(answer.refused, LogUnavailable("the disk is full"))
 
 
 @shows("4.8.0-2", "3.4.2-1 3.5.2-1")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from gapless.auth import Credentials, DevelopmentGate, Identity
 from gapless.errors import ConfigError, Forbidden, LogUnavailable
-from gapless.eventlog import MemoryLog
+from gapless.event import Event
+from gapless.eventlog import Answer, MemoryLog, StateWrite
 from gapless.limits import Limits
 from gapless.mqtt import (
     Auth,
@@ -228,12 +230,10 @@ class FullLog(MemoryLog):
 
     full = False
 
-    def append(self, events, *, state=()):  # type: ignore[no-untyped-def]
+    def append_one(self, event: Event, answer: Answer, *, state: Sequence[StateWrite] = ()) -> None:
         if self.full:
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(LogUnavailable("no space left on device"))
-            return future
-        return super().append(events, state=state)
+            raise LogUnavailable("no space left on device")
+        super().append_one(event, answer, state=state)
 
 
 @pytest.mark.parametrize("qos", [1, 2])

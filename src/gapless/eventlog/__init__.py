@@ -2,6 +2,7 @@
 
 from gapless.eventlog.contract import (
     EVERYTHING,
+    Answer,
     Appended,
     CommittedListener,
     EventLog,
@@ -17,6 +18,7 @@ from gapless.eventlog.sqlite import SqliteLog
 
 __all__ = [
     "EVERYTHING",
+    "Answer",
     "Appended",
     "CommittedListener",
     "EventLog",

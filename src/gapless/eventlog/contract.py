@@ -122,9 +122,22 @@ class Trimmed(NamedTuple):
     held: int
 
 
+class Answer(Protocol):
+    """Who waits for one event, told by a call from the event loop, once: a future costs three times that.
+
+    The committed listener has heard of the event before. What is raised is logged, and harms no other answer.
+    """
+
+    def stored(self, record: Record, *, duplicate: bool) -> None:
+        """The event is in the log; where `duplicate`, it was there before, and this is its first record."""
+
+    def refused(self, error: BaseException) -> None:
+        """Nothing of the call was stored."""
+
+
 CommittedListener = Callable[[Sequence[Record]], None]
 """Called in the event loop's thread with newly committed records, in offset order, before
-the futures of their appends resolve. It must not raise and must not block."""
+the answers to their appends are given. It must not raise and must not block."""
 
 
 class EventLog(Protocol):
@@ -163,6 +176,13 @@ class EventLog(Protocol):
         Raises:
             LogUnavailable: (from the future) nothing of this call was stored.
             Overloaded: (from the future) too many bytes wait to be committed.
+        """
+
+    def append_one(self, event: Event, answer: Answer, *, state: Sequence[StateWrite] = ()) -> None:
+        """Store one event as `append` does, and tell `answer`, later.
+
+        Raises:
+            InvalidRequest, LogUnavailable, Overloaded: at once: nothing was stored, and `answer` is not told.
         """
 
     def write_state(self, writes: Sequence[StateWrite], *, durable: bool) -> Future[None]:

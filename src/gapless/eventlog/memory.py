@@ -6,14 +6,16 @@ import asyncio
 import logging
 import time as _time
 from asyncio import Future
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 from gapless.errors import GaplessError, LogUnavailable, Overloaded
 from gapless.event import Event, Record
-from gapless.eventlog.answers import resolve
+from gapless.eventlog.answers import resolve, tell
 from gapless.eventlog.contract import (
+    Answer,
     Appended,
     CommittedListener,
     Page,
@@ -30,6 +32,17 @@ T = TypeVar("T")
 logger = logging.getLogger("gapless.eventlog")
 
 _SCANNED_AT_ONCE = 20_000
+
+
+class _One(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """An event whose publisher is told by a call."""
+
+    event: Event
+    answer: Answer
+    state: tuple[StateWrite, ...]
+
+
+_Job = _One | tuple[Future[Any], Callable[[list[Record]], Any]]
 
 
 class MemoryLog:
@@ -63,7 +76,7 @@ class MemoryLog:
         self._bytes = 0
         self._state: dict[StateKind, dict[str, bytes]] = {kind: {} for kind in StateKind}
         self._retained: dict[str, Record] = {}
-        self._jobs: deque[tuple[Future[Any], Callable[[list[Record]], Any]]] = deque()
+        self._jobs: list[_Job] = []
         self._waiting_bytes = 0
         self._on_committed: CommittedListener | None = None
         self._head = 0
@@ -110,6 +123,14 @@ class MemoryLog:
             return check_state(writes) + sum(event.size for event in events)
 
         return self._submit(weigh, store)
+
+    def append_one(self, event: Event, answer: Answer, *, state: Sequence[StateWrite] = ()) -> None:
+        """Store one event, and tell `answer`. See the contract."""
+        writes = tuple(state)
+        self._check_open()
+        encode_event(event)
+        self._check_room(size := check_state(writes) + event.size)
+        self._put(_One(event, answer, writes), size)
 
     def write_state(self, writes: Sequence[StateWrite], *, durable: bool) -> Future[None]:
         """Store state values; `durable` changes nothing in memory. See the contract."""
@@ -180,29 +201,40 @@ class MemoryLog:
             raise LogUnavailable("the log is closed")
 
     def _submit(self, weigh: Callable[[], int], apply: Callable[[list[Record]], T]) -> Future[T]:
-        loop = asyncio.get_running_loop()
-        future: Future[T] = loop.create_future()
+        future: Future[T] = asyncio.get_running_loop().create_future()
         try:
             self._check_open()
-            size = weigh()
-            if self._waiting_bytes and self._waiting_bytes + size > self._max_waiting_bytes:
-                raise Overloaded(
-                    "too much waits to be stored", size=self._waiting_bytes + size, limit=self._max_waiting_bytes
-                )
+            self._check_room(size := weigh())
         except GaplessError as error:
             future.set_exception(error)
-            return future
-        if not self._jobs:
-            loop.call_soon(self._flush)
-        self._jobs.append((future, apply))
-        self._waiting_bytes += size
+        else:
+            self._put((future, apply), size)
         return future
 
+    def _check_room(self, size: int) -> None:
+        waiting = self._waiting_bytes
+        if waiting and waiting + size > self._max_waiting_bytes:
+            raise Overloaded("too much waits to be stored", size=waiting + size, limit=self._max_waiting_bytes)
+
+    def _put(self, job: _Job, size: int) -> None:
+        if not self._jobs:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._jobs.append(job)
+        self._waiting_bytes += size
+
     def _flush(self) -> None:
-        jobs, self._jobs = self._jobs, deque()
+        jobs, self._jobs = self._jobs, []
         self._waiting_bytes = 0
         committed: list[Record] = []
-        answers = [(future, apply(committed)) for future, apply in jobs]
+        stored: list[tuple[Answer, Record, bool]] = []
+        answers: list[tuple[Future[Any], Any]] = []
+        for job in jobs:
+            if isinstance(job, _One):
+                self._write(job.state)
+                stored.append((job.answer, *self._store(job.event, committed)))
+            else:
+                future, apply = job
+                answers.append((future, apply(committed)))
         if committed:
             self._head = committed[-1].offset
             try:
@@ -210,6 +242,7 @@ class MemoryLog:
                     self._on_committed(committed)
             except Exception:  # the events are stored: their publishers must hear so
                 logger.exception("the committed listener failed")
+        tell(stored)
         for future, result in answers:
             resolve(future, result)
 

@@ -36,11 +36,13 @@ class Route(NamedTuple):
         row: None outside the map.
         captures: what the row's pattern took from the topic.
         rooms: where the topic alone decides them; None where the payload does too.
+        always: whether every event is logged, whatever its QoS and its payload.
     """
 
     row: Row | None
     captures: dict[str, str]
     rooms: tuple[str, ...] | None
+    always: bool = False
 
     @property
     def type(self) -> str:
@@ -135,7 +137,8 @@ class TopicMap:
             if match is not None:
                 captures = match.groupdict()
                 by_payload = any("{data." in template for template in row.rooms)
-                return Route(row, captures, None if by_payload else _fill_all(row.rooms, captures, None))
+                rooms = None if by_payload else _fill_all(row.rooms, captures, None)
+                return Route(row, captures, rooms, row.durable and row.ephemeral_if is None)
         return Route(None, {}, (TOPIC_ROOM + topic,))
 
     def admit(self, topic: str) -> Route:

@@ -34,9 +34,9 @@ class Handoff:
         self.turns = 0
         """How often the loop stood still for the threads."""
 
-    def begin(self) -> None:
-        """Something was given to a thread."""
-        self._under_way += 1
+    def begin(self, count: int = 1) -> None:
+        """So many things were given to a thread."""
+        self._under_way += count
         if self._timer is None:
             self._look_again()
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from gapless.event import Event, Record
-from gapless.eventlog.contract import Appended, StateKind, StateWrite, Trimmed
+from gapless.eventlog.contract import Answer, Appended, StateKind, StateWrite, Trimmed
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -18,6 +20,17 @@ class AppendJob:
     future: Future[list[Appended]]
     events: Sequence[Event]
     bodies: Sequence[bytes]
+    state: Sequence[StateWrite]
+    size: int
+
+
+class OneJob(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """One event with its stored form, whose publisher is told by a call. `weight` is that of the event alone."""
+
+    answer: Answer
+    event: Event
+    body: bytes
+    weight: int
     state: Sequence[StateWrite]
     size: int
 
@@ -79,8 +92,13 @@ class StopJob:
     size: int = 0
 
 
-WriteJob = AppendJob | StateJob | RetainedJob | ReadStateJob | ReadRetainedJob
+WriteJob = OneJob | AppendJob | StateJob | RetainedJob | ReadStateJob | ReadRetainedJob
 Job = WriteJob | TrimJob | StopJob
+
+
+def waiting_for(job: Job) -> Future[Any] | Answer:
+    """Who is to be told what became of a job."""
+    return job.answer if isinstance(job, OneJob) else job.future
 
 
 @dataclass(slots=True, eq=False)
@@ -89,8 +107,9 @@ class Outcome:
 
     Attributes:
         records: newly committed events, in offset order, duplicates not among them.
+        stored: who waits for one event, its record, and whether it was there before; in the order of the calls.
         answers: futures with their results, in the order of the calls.
-        refused: futures with their errors.
+        refused: futures, and who waits for one event, with their errors.
         size: bytes that wait no longer.
         trimmed: offset through which retention has deleted.
         wrote: whether something was stored: what failed before has passed.
@@ -99,10 +118,16 @@ class Outcome:
     """
 
     records: list[Record] = field(default_factory=list)
+    stored: list[tuple[Answer, Record, bool]] = field(default_factory=list)
     answers: list[tuple[Future[Any], object]] = field(default_factory=list)
-    refused: list[tuple[Future[Any], BaseException]] = field(default_factory=list)
+    refused: list[tuple[Future[Any] | Answer, BaseException]] = field(default_factory=list)
     size: int = 0
     trimmed: int | None = None
     wrote: bool = False
     fault: str | None = None
     dead: bool = False
+
+    @property
+    def answered(self) -> int:
+        """How many jobs it is the end of."""
+        return len(self.stored) + len(self.answers) + len(self.refused)

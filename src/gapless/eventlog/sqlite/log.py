@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from gapless.errors import GaplessError, LogUnavailable, Overloaded
 from gapless.event import Event, Record
-from gapless.eventlog.answers import refuse, resolve
+from gapless.eventlog.answers import refuse, resolve, tell
 from gapless.eventlog.contract import (
+    Answer,
     Appended,
     CommittedListener,
     Page,
@@ -30,6 +31,7 @@ from gapless.eventlog.sqlite.handoff import Handoff
 from gapless.eventlog.sqlite.jobs import (
     AppendJob,
     Job,
+    OneJob,
     Outcome,
     ReadRetainedJob,
     ReadStateJob,
@@ -37,6 +39,7 @@ from gapless.eventlog.sqlite.jobs import (
     StateJob,
     StopJob,
     TrimJob,
+    waiting_for,
 )
 from gapless.eventlog.sqlite.reader import Readers, find_event, read_page
 from gapless.eventlog.sqlite.trim import CHUNK
@@ -46,6 +49,8 @@ T = TypeVar("T")
 logger = logging.getLogger("gapless.eventlog")
 
 _CLOSED = "the log is closed"
+#: So many jobs are handed to the writer before the step of the loop ends, so that it can begin.
+_AT_ONCE = 64
 
 
 class SqliteLog:
@@ -92,6 +97,7 @@ class SqliteLog:
         self._writer: Writer | None = None
         self._readers: Readers | None = None
         self._handoff: Handoff | None = None
+        self._outbox: list[Job] = []  # for the writer, at the end of this step of the loop
         self._on_committed: CommittedListener | None = None
         self._closing: asyncio.Task[None] | None = None
         self._writer_is_dead = False
@@ -213,6 +219,22 @@ class SqliteLog:
 
         return self._submit(make)
 
+    def append_one(self, event: Event, answer: Answer, *, state: Sequence[StateWrite] = ()) -> None:
+        """Store one event, and tell `answer`. See the contract.
+
+        Raises:
+            InvalidRequest, LogUnavailable, Overloaded: nothing was stored. As for `append`.
+        """
+        if self._refusing is not None:
+            raise LogUnavailable(self._refusing)
+        size = weight = event.size
+        writes: Sequence[StateWrite] = ()
+        if state:
+            writes = tuple(state)
+            size += check_state(writes)
+        self._check_room(size)
+        self._put(OneJob(answer, event, encode_event(event), weight, writes, size))
+
     def write_state(self, writes: Sequence[StateWrite], *, durable: bool) -> Future[None]:
         """Store state values. See the contract.
 
@@ -307,16 +329,28 @@ class SqliteLog:
         return future
 
     def _put(self, job: Job) -> None:
-        assert self._writer is not None
-        assert self._handoff is not None
+        """Give the writer a job, together with the others of this step of the loop: waking it costs more
+        than an event, and what it is given together it commits together."""
         self._waiting_bytes += job.size
-        self._writer.put(job)
-        self._handoff.begin()
+        outbox = self._outbox
+        outbox.append(job)
+        if len(outbox) == 1:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        elif len(outbox) == _AT_ONCE:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        jobs = self._outbox
+        if not jobs or self._writer is None or self._handoff is None:
+            return
+        self._outbox = []
+        self._handoff.begin(len(jobs))
+        self._writer.put(jobs)
 
     def _finish(self, outcome: Outcome) -> None:
         """Hear of one transaction: the listener first, then the futures."""
         assert self._handoff is not None
-        self._handoff.end(len(outcome.answers) + len(outcome.refused))
+        self._handoff.end(outcome.answered)
         self._waiting_bytes -= outcome.size
         if outcome.trimmed is not None:
             self._trimmed = outcome.trimmed
@@ -325,10 +359,11 @@ class SqliteLog:
         if outcome.records:
             self._head = outcome.records[-1].offset
             self._tell(outcome.records)
+        tell(outcome.stored)
         for future, result in outcome.answers:
             resolve(future, result)
-        for future, error in outcome.refused:
-            refuse(future, error)
+        for waiting, error in outcome.refused:
+            refuse(waiting, error)
         if outcome.dead and self._writer is not None:
             self._bury(self._writer)
 
@@ -337,6 +372,7 @@ class SqliteLog:
         self._writer_is_dead = True
         self._refusing = self._fault
         self._waiting_bytes = 0
+        self._hand_over()
         left = writer.drain()
         if self._handoff is not None:
             self._handoff.end(len(left))
@@ -344,7 +380,7 @@ class SqliteLog:
             if isinstance(job, StopJob):
                 resolve(job.future, None)
             else:
-                refuse(job.future, LogUnavailable(f"{self._fault}; nothing of this call was stored"))
+                refuse(waiting_for(job), LogUnavailable(f"{self._fault}; nothing of this call was stored"))
 
     def _tell(self, records: list[Record]) -> None:
         assert self._on_committed is not None
@@ -360,7 +396,7 @@ def _post(
     try:
         loop.call_soon_threadsafe(finish, outcome)
     except RuntimeError:  # the loop was closed without closing the log: nobody listens any more
-        logger.warning("%d answers of the log found no event loop", len(outcome.answers) + len(outcome.refused))
+        logger.warning("%d answers of the log found no event loop", outcome.answered)
     handoff.worked()
 
 

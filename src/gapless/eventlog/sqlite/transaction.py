@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar, assert_never
 
 from gapless.event import Event, Record
@@ -12,6 +12,7 @@ from gapless.eventlog.contract import Appended, StateKind, StateWrite
 from gapless.eventlog.encoding import decode_event
 from gapless.eventlog.sqlite.jobs import (
     AppendJob,
+    OneJob,
     Outcome,
     ReadRetainedJob,
     ReadStateJob,
@@ -97,8 +98,16 @@ class Transaction:
         self._retained: dict[str, tuple[Record, bytes] | None] = {}
         self._state: dict[tuple[StateKind, str], bytes | None] = {}
         self._durable = False
-        self.tip = replace(tip, appended=max(tip.appended, now_ms))
+        self._head = tip.head
+        self._total = tip.total
+        self._appended = max(tip.appended, now_ms)
+        self._highest_id = tip.highest_id
         self.outcome = Outcome()
+
+    @property
+    def tip(self) -> Tip:
+        """The log's end once this is committed."""
+        return Tip(self._head, self._total, self._appended, self._highest_id)
 
     @property
     def durable(self) -> bool:
@@ -112,14 +121,23 @@ class Transaction:
 
     def apply(self, jobs: list[WriteJob]) -> None:
         """Take the jobs' effects and their answers, in order."""
-        self._look_up([event.id for job in jobs if isinstance(job, AppendJob) for event in job.events])
+        self._look_up(_ids(jobs))
+        stored = self.outcome.stored
         for job in jobs:
             self.outcome.size += job.size
             match job:
+                case OneJob():
+                    self._durable = True
+                    if job.state:
+                        self._write_state(job.state)
+                    stored.append((job.answer, *self._append(job.event, job.body, job.weight)))
                 case AppendJob():
                     self._durable |= bool(job.events or job.state)
                     self._write_state(job.state)
-                    appended = [self._append(*pair) for pair in zip(job.events, job.bodies, strict=True)]
+                    appended = [
+                        Appended(*self._append(event, body, event.size))
+                        for event, body in zip(job.events, job.bodies, strict=True)
+                    ]
                     self.outcome.answers.append((job.future, appended))
                 case StateJob():
                     self._durable |= job.durable
@@ -145,7 +163,7 @@ class Transaction:
         """
         execute = self._connection.execute
         if self._events:
-            execute(_INSERT_EVENTS, (*pack(self._events), self.tip.appended, self._first))
+            execute(_INSERT_EVENTS, (*pack(self._events), self._appended, self._first))
         if self._rooms:
             execute(_INSERT_ROOMS, (as_json(self._rooms),))
         kept = [
@@ -162,9 +180,10 @@ class Transaction:
         if len(values) < len(self._state):
             execute(_DELETE_STATE, (as_json([name for name, value in self._state.items() if value is None]),))
 
-    def _look_up(self, ids: list[str]) -> None:
+    def _look_up(self, ids: Iterable[str]) -> None:
         """Find which ids the log keeps. Ids above the highest are new: the gateway's own rise."""
-        wanted = [event_id for event_id in ids if event_id <= self.tip.highest_id]
+        highest = self._highest_id
+        wanted = [event_id for event_id in ids if event_id <= highest]
         if not wanted:
             return
         for event_id, offset, body in self._connection.execute(_SELECT_KNOWN, (as_json(wanted),)).fetchall():
@@ -173,20 +192,28 @@ class Transaction:
     def _record(self, event: Event, offset: int) -> Record:
         return Record(event, offset, f"{self._epoch}:{offset}")
 
-    def _append(self, event: Event, body: bytes) -> Appended:
-        known = self._known.get(event.id)
+    def _append(self, event: Event, body: bytes, weight: int) -> tuple[Record, bool]:
+        """The event's record, and whether it was there before. Hot."""
+        event_id = event.id
+        known = self._known.get(event_id)
         if known is not None:
-            return Appended(known, duplicate=True)
-        tip = self.tip
-        record = self._known[event.id] = self._record(event, tip.head + 1)
-        self._events.append((event.id, event.topic, tip.total, body))
+            return known, True
+        self._head = offset = self._head + 1
+        record = self._known[event_id] = Record(event, offset, f"{self._epoch}:{offset}")
+        self._events.append((event_id, event.topic, self._total, body))
         for room in event.rooms:
-            self._rooms.setdefault(room, []).append(record.offset)
-        self.tip = Tip(record.offset, tip.total + event.size, tip.appended, max(tip.highest_id, event.id))
+            offsets = self._rooms.get(room)
+            if offsets is None:
+                self._rooms[room] = [offset]
+            else:
+                offsets.append(offset)
+        self._total += weight
+        if event_id > self._highest_id:
+            self._highest_id = event_id
         if event.retain:
             self._retain(event.topic, record, body)
         self.outcome.records.append(record)
-        return Appended(record, duplicate=False)
+        return record, False
 
     def _retain(self, topic: str, record: Record | None, body: bytes) -> None:
         cleared = record is None or record.event.mqtt_payload == b""
@@ -224,6 +251,15 @@ class Transaction:
             else:
                 stored[topic] = kept[0]
         return list(stored.values())
+
+
+def _ids(jobs: Iterable[WriteJob]) -> Iterator[str]:
+    for job in jobs:
+        if isinstance(job, OneJob):
+            yield job.event.id
+        elif isinstance(job, AppendJob):
+            for event in job.events:
+                yield event.id
 
 
 def _present(values: Mapping[K, V | None]) -> list[tuple[K, V]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from gapless.errors import GaplessError, LogCorrupt, LogUnavailable
 from gapless.eventlog.contract import Retention, Trimmed
 from gapless.eventlog.sqlite.checkpoint import Checkpoints
-from gapless.eventlog.sqlite.jobs import AppendJob, Job, Outcome, StopJob, TrimJob, WriteJob
+from gapless.eventlog.sqlite.jobs import AppendJob, Job, Outcome, StopJob, TrimJob, WriteJob, waiting_for
 from gapless.eventlog.sqlite.transaction import Tip, Transaction
 from gapless.eventlog.sqlite.trim import trim_chunk
 
@@ -73,8 +74,8 @@ class Writer:
         self._clock = clock
         self._post = post
         self._before_close = before_close
-        self._jobs: SimpleQueue[Job] = SimpleQueue()
-        self._held: Job | None = None  # taken from the queue, for the next round
+        self._queue: SimpleQueue[Sequence[Job]] = SimpleQueue()
+        self._jobs: deque[Job] = deque()  # taken from the queue
         self._current: list[Job] = []  # not answered yet
         self._synchronous = "FULL"
         self._suspect = False
@@ -86,18 +87,16 @@ class Writer:
         self._checkpoints.start()
         self._thread.start()
 
-    def put(self, job: Job) -> None:
-        """Queue a job; its future is answered through `post`. The caller bounds the queue."""
-        self._jobs.put(job)
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Queue jobs; who waits for them is answered through `post`. The caller bounds the queue."""
+        self._queue.put(jobs)
 
     def drain(self) -> list[Job]:
         """The jobs that a dead writer left."""
-        left = []
-        while True:
-            try:
-                left.append(self._jobs.get_nowait())
-            except Empty:
-                return left
+        self._take_all()
+        left = list(self._jobs)
+        self._jobs.clear()
+        return left
 
     def _run(self) -> None:
         try:
@@ -106,12 +105,11 @@ class Writer:
         except BaseException as error:
             fault = error.message if isinstance(error, LogCorrupt) else f"the log's writer ended by a defect: {error!r}"
             logger.critical("%s; nothing more is written", fault, exc_info=True)
-            left = self._current + ([self._held] if self._held is not None else [])
             self._abandon()
             self._post(
                 Outcome(
-                    refused=[(job.future, _unavailable(error, fault)) for job in left],
-                    size=sum(job.size for job in left),
+                    refused=[(waiting_for(job), _unavailable(error, fault)) for job in self._current],
+                    size=sum(job.size for job in self._current),
                     fault=fault,
                     dead=True,
                 )
@@ -119,8 +117,10 @@ class Writer:
 
     def _round(self) -> bool:
         """Work on what waits; says whether it was the last."""
-        first = self._held or self._jobs.get()
-        self._held = None
+        jobs = self._jobs
+        if not jobs:
+            jobs.extend(self._queue.get())
+        first = jobs.popleft()
         if isinstance(first, StopJob):
             self._current = [first]
             self._stop(first)
@@ -138,19 +138,25 @@ class Writer:
     def _batch(self, first: WriteJob) -> list[WriteJob]:
         batch = [first]
         size = first.size
-        events = len(first.events) if isinstance(first, AppendJob) else 0
-        while size < _BATCH_BYTES and events < _BATCH_EVENTS:
-            try:
-                job = self._jobs.get_nowait()
-            except Empty:
-                break
+        events = len(first.events) if isinstance(first, AppendJob) else 1
+        self._take_all()
+        jobs = self._jobs
+        while jobs and size < _BATCH_BYTES and events < _BATCH_EVENTS:
+            job = jobs[0]
             if isinstance(job, TrimJob | StopJob):
-                self._held = job
                 break
             batch.append(job)
+            jobs.popleft()
             size += job.size
-            events += len(job.events) if isinstance(job, AppendJob) else 0
+            events += len(job.events) if isinstance(job, AppendJob) else 1
         return batch
+
+    def _take_all(self) -> None:
+        while True:
+            try:
+                self._jobs.extend(self._queue.get_nowait())
+            except Empty:
+                return
 
     def _commit(self, batch: list[WriteJob]) -> None:
         try:
@@ -165,7 +171,7 @@ class Writer:
             if len(batch) == 1:
                 logger.exception("a write to the log failed by a defect")
                 refused = error if isinstance(error, GaplessError) else _unavailable(error)
-                self._post(Outcome(refused=[(batch[0].future, refused)], size=batch[0].size))
+                self._post(Outcome(refused=[(waiting_for(batch[0]), refused)], size=batch[0].size))
             else:
                 for job in batch:
                     self._commit([job])
@@ -250,7 +256,7 @@ class Writer:
         fault = _FULL if _code(error) == sqlite3.SQLITE_FULL else f"the log cannot be written: {error}"
         logger.error("%s; %d calls refused", fault, len(jobs))
         return Outcome(
-            refused=[(job.future, _unavailable(error, fault)) for job in jobs],
+            refused=[(waiting_for(job), _unavailable(error, fault)) for job in jobs],
             size=sum(job.size for job in jobs),
             fault=fault,
         )

@@ -7,7 +7,6 @@ store before PUBCOMP: so a crash at any point neither loses the event nor makes 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from asyncio import Future
 from collections import deque
@@ -30,7 +29,7 @@ from gapless.errors import (
 )
 from gapless.event import MqttMessage, Origin
 from gapless.eventlog import StateKind, StateWrite
-from gapless.ingress import Accepted, Ingress, Publication
+from gapless.ingress import Ingress, Publication
 from gapless.mqtt import (
     MqttProtocolError,
     Properties,
@@ -47,21 +46,15 @@ from gapless.transports.mqtt.options import EdgeOptions, EdgeStats
 from gapless.transports.mqtt.output import Output
 from gapless.transports.mqtt.reader import pubcomp_for
 from gapless.transports.mqtt.resent import RecentPublishes
+from gapless.transports.mqtt.slots import Slot
 
 logger = logging.getLogger("gapless.mqtt")
 
 _V5 = ProtocolVersion.V5
 _PLAIN = MqttMessage()
 _STORED = b"\x01"
-
-
-class _Slot:
-    """Place of one acknowledgement in the order."""
-
-    __slots__ = ("data",)
-
-    def __init__(self) -> None:
-        self.data: bytes | None = None
+_PUBACK, _PUBREC = b"\x40\x02", b"\x50\x02"
+"""All but the packet identifier of one that says success (MQTT 5 §3.4, §3.5)."""
 
 
 def refuse_another_user(envelope: Envelope, speaker: Callable[[str | None], str | None]) -> None:
@@ -135,9 +128,9 @@ class Inbound:
         self._max_packet = max_packet
         self._fail = fail
         self._aliases: dict[int, str] = {}
-        self._slots: deque[_Slot] = deque()
+        self._slots: deque[Slot] = deque()
         self._open: set[int] = set()  # identifiers that count against the Receive Maximum
-        self._under_way: dict[int, Future[Accepted]] = {}  # QoS 2 not yet in the log
+        self._under_way: set[int] = set()  # QoS 2 not yet in the log
         self._pending = 0
         self._reading = True
         self.closed = False
@@ -163,28 +156,26 @@ class Inbound:
                     "more QoS 1 and 2 messages than the Receive Maximum allows",
                     limit=self._options.receive_maximum,
                 )
-        slot = _Slot()
+        slot = Slot(self._ingress, self, qos, packet.packet_id)
         if qos:
             self._slots.append(slot)
         if qos == 2 and self._seen(packet.packet_id, slot):
             return
+        self._pending += 1
         try:
             if packet.payload_format_violated:
                 raise InvalidPayload("the payload is announced as UTF-8 and is not")
             self._gate.check_publish(self.identity, topic)
-            publication = self._publication(packet, topic)
-            future = self._submit(packet, topic, publication)
+            self._take(packet, topic, slot)
         except GaplessError as error:
+            self._pending -= 1
             if isinstance(error, NotDecided) and not self.final:
                 self._undo(packet)
                 raise
-            self._refuse(packet, slot, error)
+            slot.failed = True
+            self._refuse(slot, error)
             return
-        self._pending += 1
         self._hold_back()
-        if qos == 2:
-            self._under_way[packet.packet_id] = future
-        future.add_done_callback(lambda done: self._committed(packet, slot, done))
 
     def _undo(self, packet: Publish) -> None:
         """The packet comes again, when the application has decided."""
@@ -215,14 +206,13 @@ class Inbound:
             raise MqttProtocolError(ReasonCode.PROTOCOL_ERROR, "the topic alias stands for no topic")
         return topic
 
-    def _seen(self, packet_id: int, slot: _Slot) -> bool:
+    def _seen(self, packet_id: int, slot: Slot) -> bool:
         """Whether a QoS 2 message with this identifier is already taken in [MQTT-4.3.3-10]."""
         if packet_id in self._session.received:
             self._stats.resent_publishes += 1
-            self._answer(slot, encode(Pubrec(packet_id), self._version))
+            self._answer(slot, _PUBREC + packet_id.to_bytes(2))
             return True
-        under_way = self._under_way.get(packet_id)
-        if under_way is None:
+        if packet_id not in self._under_way:
             return False
         self._stats.resent_publishes += 1
         self._slots.remove(slot)  # the first one's PUBREC answers both
@@ -267,56 +257,70 @@ class Inbound:
             raise InvalidRequest(f"the user property id has {len(value)} characters", hint="use 1 to 128", limit=128)
         envelope.id = value
 
-    def _submit(self, packet: Publish, topic: str, publication: Publication) -> Future[Accepted]:
-        session = self._session
-        if packet.qos == 2 and session.persistent:
-            key = received_key(session.client_id, packet.packet_id)
-            return self._ingress.submit(publication, state=(StateWrite(StateKind.MQTT_SESSION, key, _STORED),))
-        envelope = publication.envelope
-        if packet.qos != 1 or envelope.id is not None or envelope.time is not None:
-            return self._ingress.submit(publication)
-        payload = packet.payload
-        if packet.dup:
-            known, future = self._recent.find(session.client_id, packet.packet_id, topic=topic, payload=payload)
-            if known:
-                self._stats.resent_publishes += 1
-                return future if future is not None else self._done_before()
-        future = self._ingress.submit(publication)
-        self._recent.remember(session.client_id, packet.packet_id, topic=topic, payload=payload, future=future)
-        return future
+    def _take(self, packet: Publish, topic: str, slot: Slot) -> None:
+        """Hand a message to the ingress, unless it is one that is there."""
+        publication = self._publication(packet, topic)
+        session, qos, packet_id = self._session, packet.qos, packet.packet_id
+        if qos == 1:
+            envelope = publication.envelope
+            if envelope.id is None and envelope.time is None:
+                fingerprint = hash((topic, packet.payload))
+                if packet.dup:
+                    known, first = self._recent.find(session.client_id, packet_id, fingerprint)
+                    if known:
+                        self._was_before(first, slot)
+                        return
+                self._ingress.take(publication, slot)
+                self._recent.remember(session.client_id, packet_id, fingerprint, slot)
+                return
+        elif qos == 2:
+            self._under_way.add(packet_id)
+            if session.persistent:
+                key = received_key(session.client_id, packet_id)
+                self._ingress.take(publication, slot, state=(StateWrite(StateKind.MQTT_SESSION, key, _STORED),))
+                return
+        self._ingress.take(publication, slot)
 
-    @staticmethod
-    def _done_before() -> Future[Accepted]:
-        done: Future[Accepted] = asyncio.get_running_loop().create_future()
-        done.set_result(Accepted("", "", "", None, duplicate=True))
-        return done
+    def _was_before(self, first: Slot | None, slot: Slot) -> None:
+        self._stats.resent_publishes += 1
+        if first is not None and first.waits:
+            first.follow(slot)
+        else:
+            slot.accepted(duplicate=True)
 
-    def _committed(self, packet: Publish, slot: _Slot, done: Future[Accepted]) -> None:
+    def committed(self, slot: Slot) -> None:
+        """A message is in the log, or handed out."""
         self._pending -= 1
-        packet_id = packet.packet_id
-        if packet.qos == 2:
-            self._under_way.pop(packet_id, None)
-        error = None if done.cancelled() else done.exception()
-        if done.cancelled() or error is not None:
-            if error is not None and not isinstance(error, GaplessError):
-                logger.error("a publish failed", exc_info=error)
-            self._refuse(packet, slot, error or LogError("the log was closed"))
-        elif packet.qos == 1:
-            self._open.discard(packet_id)
-            self._answer(slot, encode(Puback(packet_id), self._version))
-        elif packet.qos == 2:
+        packet_id = slot.packet_id
+        if slot.qos == 1:
+            if self._open:
+                self._open.discard(packet_id)
+            self._answer(slot, _PUBACK + packet_id.to_bytes(2))
+        elif slot.qos == 2:
+            self._under_way.discard(packet_id)
             self._session.received.add(packet_id)
-            self._answer(slot, encode(Pubrec(packet_id), self._version))
+            self._answer(slot, _PUBREC + packet_id.to_bytes(2))
+        if not self._reading:
+            self._read_on()
+
+    def not_committed(self, slot: Slot, error: BaseException) -> None:
+        """A message is not in the log."""
+        self._pending -= 1
+        if not isinstance(error, GaplessError):
+            logger.error("a publish failed", exc_info=error)
+        self._refuse(slot, error)
         self._read_on()
 
-    def _refuse(self, packet: Publish, slot: _Slot, error: BaseException) -> None:
+    def _refuse(self, slot: Slot, error: BaseException) -> None:
         """Say no as well as the protocol version can (3.1.1 [MQTT-3.3.5-2]; MQTT 5 §3.3.5)."""
         self._stats.refused_publishes += 1
+        if slot.qos == 2:
+            self._under_way.discard(slot.packet_id)
         logger.debug("client %r: a publish was refused: %s", self._session.client_id, error)
         if self.closed:
             return
         reason = reason_of(error)
-        qos, packet_id = packet.qos, packet.packet_id
+        qos, packet_id = slot.qos, slot.packet_id
         if qos == 0:
             if isinstance(error, PayloadTooLarge):
                 self._fail(ReasonCode.PACKET_TOO_LARGE, str(error))
@@ -340,14 +344,14 @@ class Inbound:
         text = f"{error.message} ({error.hint})" if error.hint else error.message
         return Properties(reason_string=text[:1000])
 
-    def _answer(self, slot: _Slot, data: bytes) -> None:
+    def _answer(self, slot: Slot, data: bytes) -> None:
         """Send this acknowledgement once all before it have been sent."""
         slot.data = data
-        slots = self._slots
+        slots, send = self._slots, self._output.send
         while slots and (ready := slots[0].data) is not None:
             slots.popleft()
             if not self.closed:
-                self._output.send(ready)
+                send(ready)
 
     # PUBREL
 

@@ -8,11 +8,10 @@ so few are kept; an identifier that is used again without DUP is a new message.
 
 from __future__ import annotations
 
-from asyncio import Future
 from collections import OrderedDict
 
 from gapless.event import Record
-from gapless.ingress import Accepted
+from gapless.transports.mqtt.slots import Slot
 
 _CLIENTS = 50_000
 
@@ -26,20 +25,17 @@ class RecentPublishes:
 
     def __init__(self, per_client: int) -> None:
         self._per_client = per_client
-        self._clients: OrderedDict[str, dict[int, tuple[int, Future[Accepted] | None]]] = OrderedDict()
+        self._clients: OrderedDict[str, dict[int, tuple[int, Slot | None]]] = OrderedDict()
 
     def learn(self, record: Record) -> None:
         """An event of the log, at the start of the edge; call in log order."""
         origin, mqtt = record.event.origin, record.event.mqtt
         if origin.door == "mqtt" and origin.client and origin.packet_id and mqtt is not None:
             payload = record.event.mqtt_payload or b""
-            self._keep(origin.client, origin.packet_id, (hash((record.event.topic, payload)), None))
+            self.remember(origin.client, origin.packet_id, hash((record.event.topic, payload)), None)
 
-    def remember(self, client_id: str, packet_id: int, *, topic: str, payload: bytes, future: Future[Accepted]) -> None:
-        """A publish was handed to the log; `future` tells whether it got there."""
-        self._keep(client_id, packet_id, (hash((topic, payload)), future))
-
-    def _keep(self, client_id: str, packet_id: int, entry: tuple[int, Future[Accepted] | None]) -> None:
+    def remember(self, client_id: str, packet_id: int, fingerprint: int, slot: Slot | None) -> None:
+        """A publish, by the hash of its topic and payload; the slot of one that was just handed to the log. Hot."""
         recent = self._clients.get(client_id)
         if recent is None:
             recent = self._clients[client_id] = {}
@@ -47,21 +43,19 @@ class RecentPublishes:
                 self._clients.popitem(last=False)
         else:
             recent.pop(packet_id, None)
-        recent[packet_id] = entry
+        recent[packet_id] = (fingerprint, slot)
         if len(recent) > self._per_client:
             del recent[next(iter(recent))]
 
-    def find(
-        self, client_id: str, packet_id: int, *, topic: str, payload: bytes
-    ) -> tuple[bool, Future[Accepted] | None]:
-        """Whether this very message came before; its future where it may still be under way."""
+    def find(self, client_id: str, packet_id: int, fingerprint: int) -> tuple[bool, Slot | None]:
+        """Whether this very message came before; its slot, unless it came before the start."""
         entry = self._clients.get(client_id, {}).get(packet_id)
-        if entry is None or entry[0] != hash((topic, payload)):
+        if entry is None or entry[0] != fingerprint:
             return False, None
-        future = entry[1]
-        if future is not None and future.done() and (future.cancelled() or future.exception() is not None):
+        slot = entry[1]
+        if slot is not None and slot.failed:
             return False, None  # it never got into the log
-        return True, future
+        return True, slot
 
     def new_session(self, client_id: str) -> None:
         """The client starts anew: only what its last connection sent may come again."""
