@@ -161,3 +161,9 @@ async def test_a_retained_ephemeral_event_is_kept_for_new_subscribers(world: Wor
     await world.ingress.submit(mqtt("sensors/1", b"", qos=0, retain=True))
     assert world.hub.retained.get("sensors/1") is None
     assert await world.log.all_retained() == []
+
+
+async def test_the_id_of_an_event_elsewhere_tells_nothing_about_it(world: World) -> None:
+    await world.ingress.submit(rest(topic="crm/leads/1/updated", id="x"))
+    answer = await world.ingress.submit(rest(topic="crm/leads/2/updated", id="x"))
+    assert (answer.topic, answer.position, answer.duplicate) == ("crm/leads/2/updated", None, True)

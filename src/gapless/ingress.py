@@ -97,15 +97,16 @@ class Reply:
 class _Promise(Reply):
     """A future of the answer."""
 
-    __slots__ = ("future",)
+    __slots__ = ("_event", "future")
 
-    def __init__(self, ingress: Ingress) -> None:
+    def __init__(self, ingress: Ingress, event: Event) -> None:
         super().__init__(ingress)
+        self._event = event
         self.future: Future[Accepted] = asyncio.get_running_loop().create_future()
 
     def accepted(self, record: Record, *, duplicate: bool) -> None:
         if not self.future.done():
-            self.future.set_result(_answer(record, duplicate=duplicate))
+            self.future.set_result(_answer(self._event, record, duplicate=duplicate))
 
     def refused(self, error: BaseException) -> None:
         if not self.future.done():
@@ -187,7 +188,7 @@ class Ingress:
             LogUnavailable: from the future, with nothing accepted.
         """
         event, ephemeral = self.make_event(publication)
-        promise = _Promise(self)
+        promise = _Promise(self, event)
         try:
             self._take(event, promise, state, ephemeral=ephemeral)
         except GaplessError as error:
@@ -221,7 +222,7 @@ class Ingress:
                     self.duplicates += 1
                 else:
                     self.accepted_durable += 1
-                answers.append(_answer(record, duplicate=duplicate))
+                answers.append(_answer(event, record, duplicate=duplicate))
         return answers
 
     def make_event(self, publication: Publication) -> tuple[Event, bool]:
@@ -337,6 +338,9 @@ def _note_failure(done: Future[None]) -> None:
         logger.error("a retained message could not be stored: %s", error)
 
 
-def _answer(record: Record, *, duplicate: bool) -> Accepted:
+def _answer(submitted: Event, record: Record, *, duplicate: bool) -> Accepted:
     event = record.event
+    if event.topic != submitted.topic:
+        # The id is that of an event elsewhere, of which the publisher may not know more than that.
+        return Accepted(submitted.id, submitted.topic, submitted.type, None, duplicate)
     return Accepted(event.id, event.topic, event.type, record.position, duplicate)

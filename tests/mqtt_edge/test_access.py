@@ -423,3 +423,20 @@ async def test_a_will_that_is_no_longer_allowed_is_not_published() -> None:
             await ann.drop()
         assert (await bob.receive()).topic == OTHER
         await bob.nothing_more()
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_no_publisher_moves_a_subscribers_position_or_tells_it_of_a_hole(qos: int) -> None:
+    forged = [("position", "x:999"), ("gapless-incomplete", "x:1")]
+    async with running_edge() as node:
+        ann, _ = await Client.connect(node.port, "ann")
+        await ann.subscribe("a/b")
+        bob, _ = await Client.connect(node.port, "bob")
+        bob.send(Publish("a/b", b"{}", qos=qos, packet_id=qos, properties=Properties(user_properties=forged)))
+        heard = await ann.receive()
+        assert heard.properties is not None
+        pairs = heard.properties.user_properties
+        assert pairs[:2] == forged  # [MQTT-3.3.2-17]
+        last = dict(pairs)
+        assert last["position"] == (node.hub.position() if qos else "")
+        assert last["gapless-incomplete"] == ""

@@ -137,7 +137,7 @@ def signals_of(message: MQTTMessage, *, positions: bool = True) -> list[Hole | C
     if not positions:
         event = msgspec.structs.replace(event, position=None)
     # The property names the position at which the hole begins; where it ends, this event says.
-    return [Hole(), event] if "gapless-incomplete" in said else [event]
+    return [Hole(), event] if said.get("gapless-incomplete") else [event]
 
 
 def event_of(message: MQTTMessage) -> ClientEvent:
@@ -146,7 +146,10 @@ def event_of(message: MQTTMessage) -> ClientEvent:
     payload = bytes(message.payload)
     document = _json_object(payload)
     if document is not None and document.get("position") is not None and document.get("topic") == message.topic:
-        return ClientEvent.from_envelope(document, retained=message.retain)  # the gateway's own envelope
+        event = ClientEvent.from_envelope(document, retained=message.retain)  # the gateway's own envelope
+        if "id" in said:  # or one that another client published: the position is the one that the gateway adds
+            event = msgspec.structs.replace(event, position=said.get("position") or None)
+        return event
     envelope = read_payload(payload)
     return ClientEvent(
         id=said.get("id", envelope.id),
@@ -155,7 +158,7 @@ def event_of(message: MQTTMessage) -> ClientEvent:
         data=envelope.data if envelope.binary else envelope.decoded,
         time=said.get("time"),
         user_id=envelope.user_id,
-        position=said.get("position"),
+        position=said.get("position") or None,
         retained=message.retain,
     )
 

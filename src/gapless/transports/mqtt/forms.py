@@ -98,6 +98,7 @@ def _request_response(event: Event) -> dict[str, Any]:
 def _user_properties(record: Record, hole: str | None) -> list[tuple[str, str]]:
     event = record.event
     pairs = list(event.mqtt.user_properties) if event.mqtt is not None else []
+    own, theirs = len(pairs), {name for name, _ in pairs}
     if ("id", event.id) not in pairs:
         pairs.append(("id", event.id))
     pairs.append(("type", event.type))
@@ -106,4 +107,8 @@ def _user_properties(record: Record, hole: str | None) -> list[tuple[str, str]]:
         pairs.append(("position", record.position))
     if hole is not None:
         pairs.append((INCOMPLETE, hole))
+    # A publisher's properties are passed on unaltered [MQTT-3.3.2-17]. Of a name the last one counts, which is
+    # ours, so that no publisher moves a subscriber's position or tells it of a hole.
+    ours = {name for name, _ in pairs[own:]}
+    pairs += [(name, "") for name in ("position", INCOMPLETE) if name in theirs and name not in ours]
     return pairs

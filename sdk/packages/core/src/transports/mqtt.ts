@@ -95,9 +95,9 @@ function errorOf(code: number, message = `MQTT reason code 0x${code.toString(16)
   return new GaplessError(unauthorized ? "unauthorized" : "network", message, { retryable: !unauthorized });
 }
 
-/** The gateway's own property: it comes after those of the publisher. */
+/** The gateway's own property: it comes after those of the publisher, and is empty where it only takes theirs back. */
 function lastOf(value: string | string[] | undefined): string | undefined {
-  return Array.isArray(value) ? value.at(-1) : value;
+  return (Array.isArray(value) ? value.at(-1) : value) || undefined;
 }
 
 /** See "MQTT payloads" in docs/client-protocol.md. */
