@@ -1,0 +1,156 @@
+"""Rights that shrink while clients are connected, and while they are away: on every door, with the real gate."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import socketio
+
+from gapless.auth import AuthOptions, Identity, PolicyGate
+from gapless.auth.policy import Question
+from gapless.config import Settings
+from gapless.gateway import Gateway
+from gapless.mqtt import Connack, Connect, Properties, ProtocolVersion, Publish, Suback, Subscribe, SubscriptionRequest
+from gapless.topicmap import Row, TopicMap
+from gapless.topicmap.rules import RoomRule
+from tests.http.conftest import SseReader
+from tests.matrix.people import SECRET, token
+from tests.mqtt_edge.support import V5, V311, Client, until
+
+SECRET_ROOM, OPEN_ROOM = "r:1", "r:2"
+TOPIC, MARKER = "t/1/e", "t/2/e"
+VERSIONS = pytest.mark.parametrize("version", [V311, V5], ids=["3.1.1", "5"])
+
+
+class Site:
+    """A gateway whose application says who hears what, and changes its mind."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self.allowed = {SECRET_ROOM, OPEN_ROOM}
+        self.stack = stack
+        self.token = token(user="7")
+        self.bearer = {"authorization": f"Bearer {self.token}"}
+        self.gateway: Gateway
+
+    async def ask(self, identity: Identity, question: Question) -> bool:
+        return question.subject in self.allowed
+
+    async def open(self) -> None:
+        topics = TopicMap([Row("t/{x}/e", "e", ("r:{x}",))], rooms=[RoomRule("r:{x}", ("ask",))])
+        settings = Settings(port=0, mqtt_port=0, data=None, auth=AuthOptions(secret=SECRET))
+        self.gateway = await self.stack.enter_async_context(Gateway(settings, topic_map=topics, ask=self.ask))
+        self.http = await self.stack.enter_async_context(
+            httpx.AsyncClient(base_url=self.gateway.http_url, headers=self.bearer, timeout=20, trust_env=False)
+        )
+
+    def shrink(self) -> None:
+        self.allowed = {OPEN_ROOM}
+        gate = self.gateway.gate
+        assert isinstance(gate, PolicyGate)
+        gate.recheck("7")
+
+    async def publish(self) -> None:
+        """What it may hear no more, then what it may."""
+        await self.gateway.publish(topic=TOPIC, data={"secret": True})
+        await self.gateway.publish(topic=MARKER, data={"secret": False})
+
+
+@pytest.fixture
+async def site() -> Any:
+    async with AsyncExitStack() as stack:
+        site = Site(stack)
+        await site.open()
+        yield site
+
+
+async def mqtt(site: Site, version: ProtocolVersion) -> tuple[Client, Connack]:
+    assert site.gateway.mqtt_url is not None
+    client = await Client.open(int(site.gateway.mqtt_url.rpartition(":")[2]), version)
+    connect = Connect("phone", version, clean_start=False, username="u", password=site.token.encode())
+    client.send(connect if version is V311 else with_expiry(connect))
+    return client, await client.expect(Connack)
+
+
+def with_expiry(connect: Connect) -> Connect:
+    return msgspec.structs.replace(connect, properties=Properties(session_expiry_interval=600))
+
+
+@VERSIONS
+@pytest.mark.parametrize("share", ["", "$share/g/"], ids=["", "shared"])
+@pytest.mark.parametrize("away", [False, True], ids=["connected", "away"])
+async def test_mqtt(site: Site, version: ProtocolVersion, share: str, away: bool) -> None:
+    client, _ = await mqtt(site, version)
+    for number, topic in enumerate((TOPIC, MARKER), 1):
+        client.send(Subscribe(number, [SubscriptionRequest(share + topic, 1)]))
+        assert not (await client.expect(Suback)).reason_codes[0].is_failure
+    if away:
+        await client.drop()
+        await until(lambda: site.gateway.mqtt.stats.sessions_away == 1)
+        await site.publish()
+        site.shrink()
+    else:
+        site.shrink()
+        while await client.next() is not None:  # DISCONNECT, and nothing of an event
+            pass
+        await site.publish()
+    again, connack = await mqtt(site, version)
+    assert connack.session_present
+    heard = await again.expect(Publish)
+    assert (heard.topic, json.loads(heard.payload)["data"]) == (MARKER, {"secret": False})
+    await again.acknowledge(heard)
+    await again.nothing_more()
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["connected", "away"])
+async def test_socketio(site: Site, away: bool) -> None:
+    heard: list[Any] = []
+    client = socketio.AsyncClient(reconnection=False)
+    client.on("*", lambda event, data, *rest: heard.append((event, data)))
+    await client.connect(site.gateway.http_url, auth={"token": site.token}, transports=["websocket"])
+    answer = await client.call("subscribe", {"rooms": [SECRET_ROOM, OPEN_ROOM]})
+    assert answer["ok"]
+    if away:
+        (pid,) = (each.pid for each in site.gateway.socketio._clients.values())
+        await client.eio.disconnect()
+        await until(lambda: site.gateway.socketio.connections == 0)
+        await site.publish()
+        site.shrink()
+        client = socketio.AsyncClient(reconnection=False)
+        client.on("*", lambda event, data, *rest: heard.append((event, data)))
+        auth = {"token": site.token, "pid": pid, "offset": answer["position"]}
+        await client.connect(site.gateway.http_url, auth=auth, transports=["websocket"])
+    else:
+        site.shrink()
+        await until(lambda: bool(heard))
+        await site.publish()
+    await until(lambda: any(event == "e" for event, _ in heard))
+    assert heard == [("gapless:revoked", {"rooms": [SECRET_ROOM]}), ("e", {"secret": False, "x": "2"})]
+    await client.disconnect()
+
+
+async def test_server_sent_events(site: Site) -> None:
+    url = f"/api/stream?rooms={SECRET_ROOM},{OPEN_ROOM}"
+    async with site.http.stream("GET", url) as response:
+        events = SseReader(response)
+        await events.next()
+        site.shrink()
+        assert (await events.next())[:2] == ("gapless.revoked", {"rooms": [SECRET_ROOM]})
+        await site.publish()
+        assert (await events.event())["topic"] == MARKER
+    assert (await site.http.get(url, headers={"last-event-id": site.gateway.hub.position()})).status_code == 403
+
+
+async def test_history(site: Site) -> None:
+    await site.publish()
+    page = f"/api/events?rooms={SECRET_ROOM},{OPEN_ROOM}&after=start"
+    assert len((await site.http.get(page)).json()["events"]) == 2
+    site.shrink()
+    assert (await site.http.get(page)).status_code == 403
+    assert (await site.http.get(f"/api/connect?rooms={SECRET_ROOM}")).status_code == 403
+    (event,) = (await site.http.get(f"/api/events?rooms={OPEN_ROOM}&after=start")).json()["events"]
+    assert event["topic"] == MARKER
