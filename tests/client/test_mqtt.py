@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gapless.client import (
+    Alive,
     ClientEvent,
     ConnectionLost,
     Heard,
@@ -49,6 +50,8 @@ async def hear(connection: MqttConnection, count: int, subscribed: asyncio.Event
                     found.append(signal)
                     if len(found) == count:
                         break
+                case Alive():
+                    continue
                 case _:
                     pytest.fail(f"unexpected {signal}")
     return found

@@ -1,14 +1,38 @@
-"""Minimal clients: one transport each, for the command line and the demo.
+"""Clients. `Client` is the one for applications: it hears over whichever transport is alive, and publishes.
 
-A `Connection` is one life of one connection; `follow` makes a subscription of it that comes
-back for ever and resumes from its cursor. A `Publisher` hands events to one door.
+    async with Client("http://127.0.0.1:8080", token=…, store="app.sqlite") as rt:
+        async for event in rt.subscribe("lead:123"):
+            ...
+
+`SyncClient` is the same without asyncio. Beside them are the pieces for one transport each, which the command
+line and the demo use: a `Connection` is one life of one connection; `follow` makes a subscription of it that comes
+back for ever and resumes from its cursor; a `Publisher` hands events to one door.
 """
 
 from __future__ import annotations
 
 from gapless.client.backoff import Backoff
-from gapless.client.connect import connection_to, publisher_to
+from gapless.client.connect import TransportName, connection_to, publisher_to
+from gapless.client.hybrid.client import Client, Publication
+from gapless.client.hybrid.errors import (
+    Closed,
+    NetworkError,
+    NoAnswer,
+    NotAGateway,
+    NoTransport,
+    Offline,
+    OutboxFull,
+    StorageFailed,
+    TokenFailed,
+)
+from gapless.client.hybrid.inbox import Gap
+from gapless.client.hybrid.outbox import OutboxBounds
+from gapless.client.hybrid.status import ConnectionState, Failover, Status
+from gapless.client.hybrid.store import MemoryStore, SqliteStore, Store
+from gapless.client.hybrid.subscription import Subscription as EventStream
+from gapless.client.hybrid.sync import SyncClient, SyncSubscription
 from gapless.client.model import (
+    Alive,
     ClientEvent,
     Connection,
     ConnectionLost,
@@ -20,6 +44,7 @@ from gapless.client.model import (
     Publisher,
     Reconnecting,
     Refused,
+    Revoked,
     Signal,
     Subscribed,
     Target,
@@ -28,23 +53,48 @@ from gapless.client.publishing import RetryingPublisher
 from gapless.client.subscription import Subscription, follow
 
 __all__ = [
+    "Alive",
     "Backoff",
+    "Client",
     "ClientEvent",
+    "Closed",
     "Connection",
     "ConnectionLost",
+    "ConnectionState",
+    "EventStream",
+    "Failover",
+    "Gap",
     "Heard",
     "Hole",
+    "MemoryStore",
     "Moved",
+    "NetworkError",
+    "NoAnswer",
+    "NoTransport",
+    "NotAGateway",
+    "Offline",
+    "OutboxBounds",
+    "OutboxFull",
     "Outgoing",
+    "Publication",
     "Published",
     "Publisher",
     "Reconnecting",
     "Refused",
     "RetryingPublisher",
+    "Revoked",
     "Signal",
+    "SqliteStore",
+    "Status",
+    "StorageFailed",
+    "Store",
     "Subscribed",
     "Subscription",
+    "SyncClient",
+    "SyncSubscription",
     "Target",
+    "TokenFailed",
+    "TransportName",
     "connection_to",
     "follow",
     "publisher_to",

@@ -136,6 +136,16 @@ class Hole(msgspec.Struct, frozen=True):
     position: str | None = None
 
 
+class Alive(msgspec.Struct, frozen=True):
+    """A sign of life without news."""
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """These rooms may be heard no more; nothing of them comes any longer."""
+
+    rooms: tuple[str, ...]
+
+
 class Reconnecting(msgspec.Struct, frozen=True):
     """The connection is gone; the next attempt follows in `delay` seconds."""
 
@@ -143,7 +153,7 @@ class Reconnecting(msgspec.Struct, frozen=True):
     delay: float
 
 
-Heard = Subscribed | Moved | Hole | ClientEvent
+Heard = Subscribed | Moved | Hole | Alive | Revoked | ClientEvent
 """What one connection hands out."""
 
 Signal = Subscribed | Hole | Reconnecting | ClientEvent
@@ -187,7 +197,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     retain: bool | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """As the REST and the Socket.IO door take it; what is None is left out."""
+        """As the Socket.IO door takes it, and (where the data is not bytes) the REST door; what is None is left out."""
         fields = {"id": self.id, "type": self.type, "topic": self.topic, "data": self.data}
         fields |= {"userId": self.user_id, "qos": self.qos, "retain": self.retain}
         return {name: value for name, value in fields.items() if value is not None or name == "data"}

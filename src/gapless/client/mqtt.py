@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -15,6 +15,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from gapless.client.description import describe_gateway
 from gapless.client.model import (
+    Alive,
     ClientEvent,
     ConnectionLost,
     Heard,
@@ -51,9 +52,13 @@ class MqttConnection:
             it, and a cursor would pass it by.
     """
 
+    heartbeat = 30.0
+    """Seconds of the keep-alive: paho pings after as long, and the answer is a sign of life."""
+
     def __init__(
         self, target: Target, *, retained: bool = True, resume: bool = True, tls: ssl.SSLContext | None = None
     ) -> None:
+        self._session: PahoSession | None = None
         self._target = target
         self._retained = retained
         self._resume = resume and target.qos < 2
@@ -71,7 +76,10 @@ class MqttConnection:
             if len(arrived) >= _QUEUE_LIMIT:
                 session.pause()
 
-        session = PahoSession(url, token=self._target.token, on_message=take, tls=self._tls or self._target.tls)
+        session = PahoSession(
+            url, token=self._target.token, on_message=take, on_read=news.set, tls=self._tls or self._target.tls
+        )
+        self._session = session
         session.lost.add_done_callback(lambda _: news.set())
         try:
             await session.connect()
@@ -80,20 +88,43 @@ class MqttConnection:
             if "gapless-incomplete" in found:
                 yield Hole()
             while True:
+                if not arrived:
+                    yield Alive()
                 while arrived:
                     for signal in signals_of(arrived.popleft(), positions=self._resume):
                         yield signal
                 session.resume()
                 if session.lost.done():
-                    raise ConnectionLost(f"{session.where}: {session.lost.result()}")
+                    raise session.loss()
                 news.clear()
                 await news.wait()
         finally:
             await session.close()
 
+    # --- while it is listened to
+
+    async def join(self, filters: Iterable[str]) -> None:
+        """Hear further filters, from now on."""
+        if self._session is None:
+            raise ConnectionLost("it is not connected")
+        options = SubscribeOptions(qos=self._target.qos, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        await self._session.subscribe([(each, options) for each in filters], properties_for(SUBSCRIBE))
+
+    async def leave(self, filters: Iterable[str]) -> None:
+        """Hear these no more."""
+        if self._session is None:
+            raise ConnectionLost("it is not connected")
+        await self._session.unsubscribe(list(filters))
+
+    async def ping(self) -> None:
+        """Wait for an answer of the server: to UNSUBSCRIBE from nothing, as paho offers no PINGREQ to its user."""
+        await self.leave(["gapless/ping"])
+
     async def _subscribe(
         self, session: PahoSession, filters: Sequence[str], start: str | None, *, first: bool
     ) -> dict[str, str]:
+        if not filters:
+            return {}
         handling = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
         if not (first and self._retained):  # they came at the first subscription, or are in the history
             handling = SubscribeOptions.RETAIN_DO_NOT_SEND

@@ -20,8 +20,10 @@ from gapless.client.model import ConnectionLost, Refused
 T = TypeVar("T")
 _PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _ANSWER_TIMEOUT = 30.0
+_NOT_AUTHORIZED = 0x87
 
 # Reason codes of CONNACK after which the same attempt, later, may succeed (MQTT 5 §3.2.2.2).
+_CREDENTIALS = {0x86, 0x87}
 _RETRYABLE = {0x80, 0x88, 0x89, 0x97, 0x9C, 0x9D, 0x9F}
 
 
@@ -32,11 +34,13 @@ class PahoSession:
         url: `mqtt://`, `mqtts://`, `ws://` or `wss://`; it may hold a user and a password.
         token: shown as password.
         on_message: called for each message, in order.
+        on_read: called whenever something was received.
         keepalive: seconds (MQTT 5 §3.1.2.10).
         tls: the context for `mqtts` and `wss`; default: the system's authorities.
 
     Attributes:
         lost: resolves with the reason when the connection ends by itself.
+        lost_code: the reason code of the server's DISCONNECT, where it sent one.
         receive_maximum: how many QoS 1 and 2 messages the server takes at a time.
     """
 
@@ -46,6 +50,7 @@ class PahoSession:
         *,
         token: str | None = None,
         on_message: Callable[[MQTTMessage], None] | None = None,
+        on_read: Callable[[], None] | None = None,
         client_id: str = "",
         keepalive: int = 30,
         tls: ssl.SSLContext | None = None,
@@ -59,11 +64,14 @@ class PahoSession:
         self._keepalive = keepalive
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = self._loop.create_future()
+        self.lost_code: int | None = None
         self.receive_maximum = 65535
         self._connack: asyncio.Future[ReasonCode] = self._loop.create_future()
         self._subacks: dict[int, asyncio.Future[tuple[list[ReasonCode], dict[str, str]]]] = {}
+        self._unsubacks: dict[int, asyncio.Future[None]] = {}
         self._pubacks: dict[int, asyncio.Future[ReasonCode]] = {}
         self._on_message = on_message
+        self._on_read = on_read
         self._misc: asyncio.Task[None] | None = None
         self._fd = -1
         self._paused = False
@@ -89,6 +97,7 @@ class PahoSession:
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
         client.on_subscribe = self._subscribed
+        client.on_unsubscribe = self._unsubscribed
         client.on_publish = self._published
         client.on_message = self._message
         return client
@@ -119,7 +128,8 @@ class PahoSession:
             text = f"{self.where} refused the connection: {code}"
             if code.value in _RETRYABLE:
                 raise ConnectionLost(text)
-            raise Refused(text, hint=_connack_hint(code.value), reason_code=code.value)
+            details = {"code": "unauthorized"} if code.value in _CREDENTIALS else {}
+            raise Refused(text, hint=_connack_hint(code.value), reason_code=code.value, **details)
 
     def _abandon(self, connecting: asyncio.Future[MQTTErrorCode]) -> None:
         if connecting.cancelled() or connecting.exception() is not None:
@@ -159,6 +169,8 @@ class PahoSession:
         # TLS may hold decrypted bytes that the kernel no longer shows as readable.
         while (sock := self.client.socket()) is not None and _pending(sock) and not self._paused:
             self.client.loop_read()
+        if self._on_read is not None:
+            self._on_read()
 
     async def _keep_alive(self) -> None:
         while self.client.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS:  # noqa: ASYNC110 a timer, not a wait
@@ -209,8 +221,27 @@ class PahoSession:
         codes, found = await self._answer(granted, "SUBSCRIBE")
         for (topic_filter, _), reason in zip(filters, codes, strict=False):
             if reason.value >= 0x80:
-                raise Refused(f"{self.where} refused the filter {topic_filter!r}: {reason}", reason_code=reason.value)
+                details = {"code": "forbidden"} if reason.value == _NOT_AUTHORIZED else {}
+                raise Refused(
+                    f"{self.where} refused the filter {topic_filter!r}: {reason}", reason_code=reason.value, **details
+                )
         return found
+
+    async def unsubscribe(self, filters: list[str]) -> None:
+        """Unsubscribe, and wait for UNSUBACK."""
+        code, mid = self.client.unsubscribe(filters)
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            raise ConnectionLost(f"{self.where}: UNSUBSCRIBE could not be sent")
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._unsubacks[mid] = done
+        await self._answer(done, "UNSUBSCRIBE")
+
+    def loss(self) -> ConnectionLost | Refused:
+        """Why the connection ended."""
+        text = f"{self.where}: {self.lost.result()}"
+        if self.lost_code == _NOT_AUTHORIZED:
+            return Refused(text, hint="the token has ended", code="unauthorized")
+        return ConnectionLost(text)
 
     def send(
         self, topic: str, payload: bytes, *, qos: int, retain: bool, properties: Properties | None
@@ -261,6 +292,7 @@ class PahoSession:
         properties: Properties | None,
     ) -> None:
         if not self.lost.done():
+            self.lost_code = code.value if flags.is_disconnect_packet_from_server else None
             who = "the server disconnected us" if flags.is_disconnect_packet_from_server else "the connection was lost"
             self.lost.set_result(f"{who}: {code}")
 
@@ -270,6 +302,13 @@ class PahoSession:
         waiting = self._subacks.pop(mid, None)
         if waiting is not None and not waiting.done():
             waiting.set_result((codes, user_properties(properties)))
+
+    def _unsubscribed(
+        self, client: Client, userdata: object, mid: int, codes: list[ReasonCode], properties: Properties | None
+    ) -> None:
+        waiting = self._unsubacks.pop(mid, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def _published(
         self, client: Client, userdata: object, mid: int, code: ReasonCode, properties: Properties | None

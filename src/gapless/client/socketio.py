@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import aiohttp
+import engineio
 import msgspec
 import socketio
 from socketio import exceptions
 
 from gapless.client.http import CONNECT_TIMEOUT, error_of, is_loopback
 from gapless.client.model import (
+    Alive,
     ClientEvent,
     ConnectionLost,
     Heard,
@@ -22,6 +24,7 @@ from gapless.client.model import (
     Outgoing,
     Published,
     Refused,
+    Revoked,
     Subscribed,
     Target,
 )
@@ -30,7 +33,24 @@ _ANSWER_TIMEOUT = 30.0
 _QUEUE_LIMIT = 10_000
 _WINDOW = 64
 _INCOMPLETE = "gapless:incomplete"
+_UNAUTHORIZED = "gapless:unauthorized"
+_REVOKED = "gapless:revoked"
 _OVERFLOW = "events came faster than they were read"
+
+
+class _EngineIo(engineio.AsyncClient):  # type: ignore[misc]
+    """The stock client, which tells of every packet: pings are signs of life."""
+
+    on_packet: Callable[[], None] = staticmethod(lambda: None)
+
+    async def _receive_packet(self, packet: Any) -> None:
+        self.on_packet()
+        await super()._receive_packet(packet)
+
+
+class _SocketIo(socketio.AsyncClient):  # type: ignore[misc]
+    def _engineio_client_class(self) -> type[_EngineIo]:
+        return _EngineIo
 
 
 @asynccontextmanager
@@ -47,7 +67,7 @@ async def _session(
     connector = aiohttp.TCPConnector(ssl=True if tls is None else tls)
     async with aiohttp.ClientSession(connector=connector, trust_env=not is_loopback(url)) as http:
         # The client would take over Ctrl-C and reconnect by itself, at the wrong position.
-        client = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=http)
+        client = _SocketIo(reconnection=False, handle_sigint=False, http_session=http)
         client.on("disconnect", end)
         client.on("connect_error", refusals.append)
         auth = {} if token is None else {"token": token}
@@ -106,13 +126,22 @@ class SocketIoConnection:
     events behind, the connection is given up, to be resumed from the cursor.
     """
 
+    heartbeat = 25.0
+    """Seconds between two pings of the server, which are signs of life."""
+
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._client: Any = None
 
     async def listen(self, after: str | None) -> AsyncGenerator[Heard, None]:
         """See `Connection.listen`."""
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        arrived: asyncio.Queue[Hole | ClientEvent | None] = asyncio.Queue(_QUEUE_LIMIT + 1)
+        refusals: list[ConnectionLost | Refused] = []
+        arrived: asyncio.Queue[Heard | None] = asyncio.Queue(_QUEUE_LIMIT + 1)
+
+        def packet() -> None:
+            if arrived.empty() and not lost.done():
+                arrived.put_nowait(Alive())
 
         def take(event: str, *arguments: Any) -> None:
             if lost.done():
@@ -120,6 +149,8 @@ class SocketIoConnection:
             if arrived.qsize() >= _QUEUE_LIMIT:
                 lost.set_result(_OVERFLOW)
                 return
+            if event == _UNAUTHORIZED:
+                refusals.append(error_of(arguments[0] if arguments else None, "the token has ended"))
             signal = _signal_of(event, arguments)
             if signal is not None:
                 arrived.put_nowait(signal)
@@ -127,23 +158,53 @@ class SocketIoConnection:
         lost.add_done_callback(lambda _: arrived.put_nowait(None))
         async with _session(self._target.url, self._target.token, lost, self._target.tls) as client:
             client.on("*", take)
-            request: dict[str, Any] = {"rooms": list(self._target.rooms)}
-            if after is not None:
-                request["after"] = after
-            answer = await _call(client, "subscribe", request)
-            position = answer.get("position")
-            yield Subscribed(after or position)
-            if answer.get("complete") is False:
-                yield Hole(position)
-            while (signal := await arrived.get()) is not None:
+            client.eio.on_packet = packet
+            self._client = client
+            async for signal in self._subscribe(after):
                 yield signal
-            raise ConnectionLost(f"Socket.IO: {lost.result()}")
+            while (news := await arrived.get()) is not None:
+                yield news
+            raise refusals[0] if refusals else ConnectionLost(f"Socket.IO: {lost.result()}")
+
+    async def _subscribe(self, after: str | None) -> AsyncGenerator[Heard, None]:
+        if not self._target.rooms:
+            yield Subscribed(after)
+            return
+        request: dict[str, Any] = {"rooms": list(self._target.rooms)}
+        if after is not None:
+            request["after"] = after
+        answer = await _call(self._client, "subscribe", request)
+        position = answer.get("position")
+        yield Subscribed(after or position)
+        if answer.get("complete") is False:
+            yield Hole(position)
+
+    # --- while it is listened to
+
+    async def join(self, rooms: Iterable[str]) -> None:
+        """Hear further rooms, from now on."""
+        await _call(self._client, "subscribe", {"rooms": list(rooms)})
+
+    async def leave(self, rooms: Iterable[str]) -> None:
+        """Hear these no more."""
+        await _call(self._client, "unsubscribe", {"rooms": list(rooms)})
+
+    async def ping(self) -> None:
+        """Wait for an answer of the server."""
+        await _call(self._client, "gapless:ping", {})
+
+    async def renew(self, token: str) -> None:
+        """Go on with a fresh token of the same user."""
+        await _call(self._client, "authenticate", {"token": token})
 
 
-def _signal_of(event: str, arguments: tuple[Any, ...]) -> Hole | ClientEvent | None:
+def _signal_of(event: str, arguments: tuple[Any, ...]) -> Hole | Revoked | ClientEvent | None:
     if event == _INCOMPLETE:
         about = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
         return Hole(about.get("position"))
+    if event == _REVOKED:
+        about = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
+        return Revoked(tuple(map(str, about.get("rooms", ()))))
     if len(arguments) < 2 or not isinstance(arguments[1], dict):
         return None  # not one of the gateway's events
     data, meta = arguments[:2]

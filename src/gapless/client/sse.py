@@ -8,8 +8,19 @@ from typing import Any
 import msgspec
 
 from gapless.client.event_stream import EventStreamDecoder, ServerSentEvent
-from gapless.client.http import decode_answer, http_client
-from gapless.client.model import ClientEvent, ConnectionLost, Heard, Hole, Moved, Refused, Subscribed, Target
+from gapless.client.http import decode_answer, error_of, http_client
+from gapless.client.model import (
+    Alive,
+    ClientEvent,
+    ConnectionLost,
+    Heard,
+    Hole,
+    Moved,
+    Refused,
+    Revoked,
+    Subscribed,
+    Target,
+)
 from gapless.errors import InvalidPayload
 
 _SILENCE = 60.0
@@ -41,22 +52,26 @@ class SseConnection:
             if not media_type.startswith("text/event-stream"):
                 raise Refused(f"/api/stream answered with {media_type or 'no type'}", hint="is this a Gapless gateway?")
             decoder = EventStreamDecoder()
-            begun = False
+            begun = after is not None
+            if begun:
+                yield Subscribed(after)
             async for chunk in response.aiter_bytes():
                 try:
                     events = decoder.feed(chunk)
                 except ValueError as error:
                     raise ConnectionLost(f"the event stream is broken: {error}") from error
+                if not events:
+                    yield Alive()
                 for event in events:
                     signal = _signal_of(event)
-                    if not begun and not isinstance(signal, ClientEvent):
+                    if not begun and isinstance(signal, Moved | Hole):
                         begun = True
-                        yield Subscribed(after or signal.position)
+                        yield Subscribed(signal.position)
                     yield signal
         raise ConnectionLost("the server ended the event stream")
 
 
-def _signal_of(event: ServerSentEvent) -> Moved | Hole | ClientEvent:
+def _signal_of(event: ServerSentEvent) -> Moved | Hole | Alive | Revoked | ClientEvent:
     try:
         document = _decode(event.data)
         match event.event:
@@ -64,6 +79,12 @@ def _signal_of(event: ServerSentEvent) -> Moved | Hole | ClientEvent:
                 return Moved(str(document["position"]))
             case "gapless.incomplete":
                 return Hole(str(document["position"]))
+            case "gapless.revoked":
+                return Revoked(tuple(map(str, document["rooms"])))
+            case "gapless.unauthorized":
+                raise error_of(document, "the server ended the event stream")
+            case name if name.startswith("gapless."):
+                return Alive()  # of a later version, or of no use here
             case _:
                 return ClientEvent.from_envelope(document)
     except (msgspec.DecodeError, KeyError, InvalidPayload) as error:

@@ -1,0 +1,1 @@
+"""The hybrid client: several transports, one cursor, one outbox. See docs/client-protocol.md."""
