@@ -11,7 +11,7 @@ try {
   execFileSync(process.execPath, [process.env.npm_execpath, "pack", "--silent", "--ignore-scripts", "--pack-destination", folder]);
   const tarball = join(folder, readdirSync(folder)[0]);
   run("publint", "run", tarball, "--strict");
-  run("attw", tarball, "--profile", "esm-only");
+  run("attw", tarball, "--profile", "esm-only", ...process.argv.slice(2));
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
