@@ -19,7 +19,7 @@ export PYTHON
 # What says which packages the SDK needs.
 SDK_MANIFESTS := sdk/package.json sdk/package-lock.json $(wildcard sdk/packages/*/package.json)
 
-.PHONY: help setup setup-test demo test check lint types sdk bench lock clean
+.PHONY: help setup setup-test demo test check lint types sdk audit bench lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,7 +53,11 @@ sdk: setup-test ## the TypeScript packages: compiler, their own tests, packaging
 	@echo "==> sdk"
 	@cd sdk && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent check
 
-check: lint types sdk test ## ruff, mypy, the SDK's checks, tests: what continuous integration runs
+audit: setup-test ## known vulnerabilities in what the locks name
+	@echo "==> audit"
+	@$(BIN)/python scripts/audit.py
+
+check: lint types sdk audit test ## ruff, mypy, the SDK's checks, audit, tests: what continuous integration runs
 
 bench: setup-test ## the figures beside those of the peers, with the machine and the versions
 	@$(BIN)/python -m bench.peers.build

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from typing import Any, TypeGuard
 
 import msgspec
@@ -15,6 +16,10 @@ from gapless.event import Event, Record, format_time, parse_time
 MAX_DEPTH = 64
 """Deepest nesting of JSON data that is taken in."""
 
+MAX_NODES = 500_000
+"""Most values of one JSON text: each costs up to a hundred times its bytes once it is decoded."""
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # matches wherever a quote is: no text takes long
 _decode_json = msgspec.json.Decoder().decode
 _encode_json = msgspec.json.Encoder().encode
 _ID_BYTES = 128
@@ -158,6 +163,22 @@ def _encode_checked(document: object) -> bytes:
 
 def _brackets(data: bytes) -> int:
     return data.count(b"{") + data.count(b"[")
+
+
+def check_nodes(text: bytes, limit: int = MAX_NODES) -> None:
+    """Refuse JSON of too many values, before it is decoded.
+
+    Raises:
+        InvalidPayload: with `limit`.
+    """
+    if len(text) <= limit or _separators(text) <= limit:
+        return
+    if _separators(_STRING.sub(b"", text)) > limit:  # what stands in strings is no separator
+        raise InvalidPayload(f"the JSON has more than {limit} values", hint="send less at once", limit=limit)
+
+
+def _separators(text: bytes) -> int:
+    return text.count(b",") + _brackets(text)
 
 
 def check_depth(document: object, limit: int = MAX_DEPTH) -> None:

@@ -280,11 +280,11 @@ class SseReaders(HttpScenario):
 
 
 class Lent(LendingHttp):
-    """A connection on which a request has come whole, as most do."""
+    """A connection on which each request has come whole, as most do."""
 
-    def __init__(self, scope: dict[str, Any]) -> None:
+    def __init__(self) -> None:
         self.transport: Any = asyncio.Transport()
-        self.cycle: Any = SimpleNamespace(scope=scope, more_body=False, disconnected=False)
+        self.cycle: Any = SimpleNamespace(scope=None, more_body=False, disconnected=False)
 
 
 class RestPublisher(HttpScenario):
@@ -292,9 +292,13 @@ class RestPublisher(HttpScenario):
 
     body = b'{"type":"lead:updated","topic":"%b","data":%b}' % (TOPIC.encode(), DATA)
 
+    async def open(self, readers: int) -> None:
+        self.lent = Lent()
+
     async def event(self) -> None:
         scope = self.scope("POST", "/api/events")
-        scope["extensions"] = {SCOPE_KEY: Lent(scope)}
+        self.lent.cycle.scope = scope
+        scope["extensions"] = {SCOPE_KEY: self.lent}
         request = Request(scope, self.receive, self.send)
         await self.doors.rest.publish(request)
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from gapless.auth import Gate, Identity
-from gapless.envelope import read_envelope
+from gapless.envelope import check_nodes, read_envelope
 from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, NotDecided, Overloaded, PayloadTooLarge
 from gapless.event import Origin
 from gapless.ingress import Accepted, Ingress, Publication
@@ -168,8 +168,9 @@ def parse_json(text: bytes, *, first_line: int = 1) -> Any:
     """Any JSON document; `first_line` is the number of the text's first line in the request.
 
     Raises:
-        InvalidPayload: naming line and column (both from 1, in bytes) where they are known.
+        InvalidPayload: naming line and column (both from 1, in bytes) where they are known; or of too many values.
     """
+    check_nodes(text)
     try:
         return _decode(text)
     except UnicodeDecodeError as error:
