@@ -48,8 +48,8 @@ export class PresenceRoom implements Presence {
     this.cancel();
     try {
       const answer = await this.door.fetchJson(`/api/presence?room=${encodeURIComponent(this.room)}`);
-      const members = (answer as { members?: unknown }).members;
-      if (Array.isArray(members)) this.members.set(members as PresenceMember[]);
+      const users = (answer as { rooms?: Record<string, { users?: unknown }> }).rooms?.[this.room]?.users;
+      if (Array.isArray(users)) this.members.set(users as PresenceMember[]);
     } catch {
       // Known no better than before; asked again.
     }
