@@ -45,15 +45,22 @@ class Tab:
 
     async def open(self, url: str, *, width: int = 1280, height: int = 900) -> None:
         """Make the tab and load a page."""
+        self._session = None
         target = await self._call("Target.createTarget", url="about:blank")
         attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             await self._call(f"{domain}.enable")
         await self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         await self._call("Page.navigate", url=url)
+
+    async def network(self, *, offline: bool) -> None:
+        """Take the tab off the network, and put it back; the page's `online` and `offline` events follow."""
+        await self._call(
+            "Network.emulateNetworkConditions", offline=offline, latency=0, downloadThroughput=-1, uploadThroughput=-1
+        )
 
     async def run(self, script: str) -> Any:
         """The value of a JavaScript expression, awaited."""

@@ -1,0 +1,50 @@
+"""The TypeScript client as a browser loads it: bundled, from a server of another origin than the gateway's."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.server
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "sdk" / "packages" / "core"
+PAGE = Path(__file__).parent / "page.html"
+
+
+async def bundle(folder: Path) -> None:
+    """Bundle the client into the folder, as an application's build would, and put the page beside it."""
+    esbuild = ROOT / "sdk" / "node_modules" / ".bin" / "esbuild"
+    options = ("--bundle", "--splitting", "--format=esm", "--platform=browser", "--target=es2022", "--log-level=error")
+    process = await asyncio.create_subprocess_exec(
+        str(esbuild), str(CORE / "src" / "index.ts"), *options, "--external:node:*", f"--outdir={folder}", cwd=CORE
+    )
+    if code := await process.wait():
+        raise subprocess.CalledProcessError(code, "esbuild")
+    (folder / "page.html").write_text(PAGE.read_text())
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_request(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder; its origin."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="pages", daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
