@@ -86,9 +86,9 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(url: str | None) -> AsyncIterator[Wire]:
-    """A plain connection to a port."""
-    opened = Wire(*await asyncio.open_connection("127.0.0.1", port(url)))
+async def wire(url: str | None, *, source: str = "127.0.0.1") -> AsyncIterator[Wire]:
+    """A plain connection to a port, from an address of this machine (all of 127.0.0.0/8 on Linux)."""
+    opened = Wire(*await asyncio.open_connection("127.0.0.1", port(url), local_addr=(source, 0)))
     try:
         yield opened
     finally:

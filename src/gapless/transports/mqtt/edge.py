@@ -77,7 +77,7 @@ class MqttEdge:
         self.gate = gate
         self._presence = presence or Presence(gate=gate)
         self._covered = CoveredRooms(ingress.topic_map)
-        self.limiter = limiter or Limiter(ingress.limits)
+        self.limiter = Limiter(ingress.limits) if limiter is None else limiter  # an empty one is false
         self.stats = EdgeStats()
         self.tasks = Tasks(self.stats)
         self.flusher = Flusher()
