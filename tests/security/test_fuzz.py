@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapless.envelope import MAX_DEPTH, check_depth, check_nodes, read_envelope, read_payload
-from gapless.errors import ConfigError, GaplessError, InvalidPayload, InvalidPosition
+from gapless.errors import ConfigError, GaplessError, InvalidPayload, InvalidPosition, InvalidTopic
 from gapless.event import Position
 from gapless.mqtt import Decoder, MqttProtocolError
+from gapless.mqtt.filters import covers, matches, validate_filter, validate_topic
 from gapless.topicmap import load_map
 from gapless.transports.http.rest import parse_json
 from tests.security.site import http, port, running, wire
@@ -61,6 +62,19 @@ def test_json(text: bytes) -> None:
 def test_positions(text: str) -> None:
     with suppress(InvalidPosition):
         assert Position.parse(str(Position.parse(text))) == Position.parse(text)
+
+
+TOPICS = st.text(alphabet="ab/+#$\0é", max_size=12)
+
+
+@parsers
+@given(TOPICS, TOPICS)
+def test_topic_filters(filter_: str, topic: str) -> None:
+    with suppress(InvalidTopic):
+        validate_filter(filter_)
+        assert covers(filter_, filter_)
+        validate_topic(topic)
+        assert not covers(filter_, topic) or matches(filter_, topic)
 
 
 @parsers
