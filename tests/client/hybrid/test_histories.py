@@ -145,9 +145,10 @@ class Player:
     def _do_publish(self, ids: list[str]) -> None:
         for identity in ids:
             body = json.dumps({"id": identity, "type": "lead:updated"}).encode()
-            entry = self._machine.outbox.reserve(identity, body)
+            entry, answer = self._machine.outbox.reserve(identity, body)
             self._store["outbox"][identity] = entry
-            self._machine.outbox.send(entry).then(partial(self._answered, identity))
+            answer.then(partial(self._answered, identity))
+            self._machine.outbox.flush()
 
     def _answered(self, identity: str, answer: Later) -> None:
         error = answer.error

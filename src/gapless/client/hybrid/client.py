@@ -266,12 +266,12 @@ class Client(Sink):
     async def _enqueue(self, kind: str | None, data: Any, options: dict[str, Any]) -> Publication:
         self._check_open()
         identity, body = self._encode(kind, data, options)
-        entry = self._machine.outbox.reserve(identity, body)
-        return await asyncio.shield(self._keep_and_send(entry))
+        entry, answer = self._machine.outbox.reserve(identity, body)
+        return await asyncio.shield(self._keep_and_send(entry, answer))
 
-    async def _keep_and_send(self, entry: Entry) -> Publication:
+    async def _keep_and_send(self, entry: Entry, answer: Later) -> Publication:
         is_stored = await self._keeper.keep(entry)
-        answer = self._machine.outbox.send(entry)
+        self._machine.outbox.flush()
         self._shell.wake()
         return Publication(entry.id, answer, is_stored=is_stored)
 

@@ -75,8 +75,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def reserve(self, identity: str, body: bytes) -> Entry:
-        """A place in the queue; `send` follows once it is stored.
+    def reserve(self, identity: str, body: bytes) -> tuple[Entry, Later]:
+        """A place in the queue, and the answer: `Published`, or an error. `flush` follows once it is stored.
+
+        It may be sent before that, with those before it; its answer may then be there already.
 
         Raises:
             OutboxFull: no more may wait.
@@ -97,19 +99,11 @@ class Outbox:
             )
         self._seq += 1
         entry = Entry(identity, self._seq, body)
-        self._queue[identity] = _Waiting(entry, Later())
+        answer = Later()
+        self._queue[identity] = _Waiting(entry, answer)
         self._bytes += len(body)
         self._changed(len(self._queue))
-        return entry
-
-    def send(self, entry: Entry) -> Later:
-        """Send it in its turn; the answer is `Published`, or an error."""
-        answer = self._queue[entry.id].answer if entry.id in self._queue else None
-        if answer is None:
-            answer = Later()
-            answer.fail(Closed("the client was closed"))
-        self._flush()
-        return answer
+        return entry, answer
 
     def wake(self) -> None:
         """The gateway can be reached: send now."""
@@ -117,7 +111,7 @@ class Outbox:
             self._cancel_retry()
             self._cancel_retry = None
         self._delays.reset()
-        self._flush()
+        self.flush()
 
     def close(self) -> None:
         """Stop. What is stored stays for the next life."""
@@ -131,7 +125,8 @@ class Outbox:
             if waiting.answer is not None:
                 waiting.answer.fail(Closed("the client was closed; what is in its store is sent by the next one"))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what waits, unless that is under way or delayed."""
         if self._sending is None and self._cancel_retry is None and self._queue and not self._is_closed:
             self._sending = self._scheduler.spawn(self._send_all())
 
@@ -173,7 +168,7 @@ class Outbox:
 
     def _retry(self) -> None:
         self._cancel_retry = None
-        self._flush()
+        self.flush()
 
     def _batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
