@@ -27,6 +27,8 @@ export interface ConnectionStatusProps {
   labels?: Partial<Labels>;
   /** Whether the panel is open at first. */
   defaultOpen?: boolean;
+  /** The edge of the badge at which the panel begins; by default the end, for a badge at the end of a bar. */
+  align?: "start" | "end";
   /** Added to `gapless-status`. */
   className?: string;
 }
@@ -41,7 +43,7 @@ export function qualityOf({ connection, latency }: Pick<Status, "connection" | "
  * Shows how the application is connected: a badge that opens a panel with transport, quality, queue, the last fail-over and
  * a button to reconnect. Import `@gapless/react/status.css`, or style the classes yourself.
  */
-export function ConnectionStatus({ labels, defaultOpen = false, className = "" }: ConnectionStatusProps): ReactNode {
+export function ConnectionStatus({ labels, defaultOpen = false, align = "end", className = "" }: ConnectionStatusProps): ReactNode {
   const texts = { ...LABELS, ...labels };
   const status = useConnectionStatus();
   const [open, setOpen] = useState(defaultOpen);
@@ -56,7 +58,7 @@ export function ConnectionStatus({ labels, defaultOpen = false, className = "" }
     badge.current?.focus();
   };
   return (
-    <div className={`gapless-status ${className}`.trim()} data-state={status.connection} onKeyDown={close}>
+    <div className={`gapless-status ${className}`.trim()} data-state={status.connection} data-align={align} onKeyDown={close}>
       <button ref={badge} type="button" className="gapless-status-badge" aria-expanded={open} aria-controls={open ? panel : undefined} onClick={() => setOpen(!open)}>
         <span className="gapless-status-dot" aria-hidden="true" />
         {/* The one part that is read out by itself; the figures, which change all the time, are not. */}
@@ -94,7 +96,7 @@ function Panel({ id, status, texts, via }: { id: string; status: Status; texts: 
         <Line name={texts.queue}>{queueLength}</Line>
         <Line name={texts.lastEvent}>{lastEventAt === null ? texts.never : ago(lastEventAt)}</Line>
         <Line name={texts.failover}>
-          {lastFailover ? <>{TRANSPORTS[lastFailover.from]} → {TRANSPORTS[lastFailover.to]}<small> {ago(lastFailover.at)}, {lastFailover.reason}</small></> : texts.none}
+          {lastFailover ? <>{TRANSPORTS[lastFailover.from]} → {TRANSPORTS[lastFailover.to]}<small className="gapless-status-failover">{ago(lastFailover.at)}, {lastFailover.reason}</small></> : texts.none}
         </Line>
         {failovers > 1 && <Line name={texts.failovers}>{failovers}</Line>}
         {retryAt !== null && retryAt > now && <Line name={texts.retry}>{texts.in(Math.ceil((retryAt - now) / 1000))}</Line>}
