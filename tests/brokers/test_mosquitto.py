@@ -333,6 +333,25 @@ async def test_the_number_of_accounts_is_bounded(broker: Broker, log: EventLog) 
             await make(made, SALES, "c")
 
 
+async def test_what_somebody_else_removed_is_made_anew(broker: Broker, log: EventLog) -> None:
+    async with provision(broker, log) as made:
+        account = await make(made, SALES)
+        _, roles = await names(made)
+        ours = [{"command": "deleteRole", "rolename": name} for name in roles if name.startswith("gapless-")]
+        await made.control.do([{"command": "deleteClient", "username": account.username}, *ours])
+        more = msgspec.structs.replace(SALES, rooms=("lead:1", "lead:2"))
+        client = await come_in(broker, made, await make(made, more))
+        assert await client.subscribe("crm/leads/2/updated", "crm/notifications/+") == [True, True]
+        client.close()
+
+
+async def test_two_questions_for_one_client_at_once_get_one_account(broker: Broker, log: EventLog) -> None:
+    async with provision(broker, log) as made:
+        one, other = await asyncio.gather(make(made, SALES), make(made, SALES))
+        assert made.accounts.password(one) == made.accounts.password(other)
+        (await come_in(broker, made, other)).close()
+
+
 async def test_many_at_once(broker: Broker, log: EventLog) -> None:
     async with provision(broker, log) as made:
         began = time.perf_counter()

@@ -11,7 +11,7 @@ from gapless.auth import Acl, Identity
 from gapless.brokers.asked.emqx import acl_claim
 from gapless.brokers.judge import Judge
 from gapless.brokers.mosquitto import Provision
-from gapless.brokers.mosquitto.control import BrokerUnavailable
+from gapless.brokers.mosquitto.control import BrokerUnavailable, CommandRefused
 from gapless.brokers.names import SEPARATOR, name_of
 from gapless.brokers.offer import BrokerOffer
 from gapless.brokers.options import BrokerAuthOptions
@@ -91,6 +91,8 @@ class Desk:
                 account = await self._provision.account(identity, client_id, filters, lifetime=self._options.lifetime)
         except TimeoutError as error:
             raise BrokerUnavailable(f"the broker did not take the account within {WAIT:g} s") from error
+        except CommandRefused as error:
+            raise BrokerUnavailable(f"the broker refused the account: {error.message}") from error
         password = self._provision.accounts.password(account)
         heard = [each for each in filters if any(covers(wide, each) for wide in account.acl.subscribe)]
         return self._offer(identity, account.username, password, client_id, account.identity.expires, heard)

@@ -84,6 +84,7 @@ class Provision:
         self._clock = clock
         self._roles = Roles(prefix, rights)
         self._holders: dict[str, _Holder] = {}
+        self._making: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeping: asyncio.Task[None] | None = None
         self.accounts = Accounts(log)
@@ -133,10 +134,23 @@ class Provision:
 
         Raises:
             BrokerUnavailable: the broker is away, or there are too many accounts.
+            CommandRefused: the broker does not take it.
             LogUnavailable: it cannot be kept.
         """
-        listed, granted, now = self._rights(identity), tuple(granted), self._clock()
         username = f"{self._prefix}-{client_id}"
+        while (other := self._making.get(username)) is not None:
+            await asyncio.wait([other])
+        made = self._making[username] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._account(identity, username, client_id, tuple(granted), lifetime)
+        finally:
+            del self._making[username]
+            made.set_result(None)
+
+    async def _account(
+        self, identity: Identity, username: str, client_id: str, granted: tuple[str, ...], lifetime: float
+    ) -> Account:
+        listed, now = self._rights(identity), self._clock()
         present = self.accounts.get(username)
         if present is None and len(self.accounts) >= self._limit:
             raise BrokerUnavailable("there are too many accounts at the broker", limit=self._limit)

@@ -100,9 +100,22 @@ class Roles:
     ) -> None:
         """Make an account, or give it its password and roles, and the roles themselves where they are missing.
 
+        Where somebody else removed one of them meanwhile, it is made anew.
+
         Raises:
             BrokerUnavailable, CommandRefused: see `Control.do`.
         """
+        try:
+            await self._give(control, account, password, is_new=is_new, was_disabled=was_disabled)
+        except CommandRefused as error:
+            if "not found" not in error.message:
+                raise
+            self._present -= self.names_of(account)
+            await self._give(control, account, password, is_new=True, was_disabled=False)
+
+    async def _give(
+        self, control: Control, account: Account, password: str, *, is_new: bool, was_disabled: bool
+    ) -> None:
         roles = self.of(account)
         commands = [role.create() for role in (*roles, self._last) if role.name not in self._present]
         if is_new:
@@ -112,11 +125,11 @@ class Roles:
         if was_disabled:
             commands.append(enable_client(account.username))
         futures = control.enqueue(commands)
-        self._present.update(role.name for role in (*roles, self._last))  # whoever comes next is behind us in the queue
+        self._present |= self.names_of(account)  # whoever comes next is behind us in the queue
         for error in await asyncio.gather(*futures, return_exceptions=True):
             # One name always says the same: what is there already is as good.
             if isinstance(error, BaseException) and "already exists" not in str(error):
-                self._present -= {role.name for role in roles}  # perhaps somebody removed one
+                self._present -= self.names_of(account)
                 raise error
 
     async def remove_unused(self, control: Control, accounts: Sequence[Account], *, most: int | None = None) -> None:
