@@ -17,17 +17,17 @@ NOTHING = Budget(calls=0, blocks=0.1)
 # A counting socket is in the figures with its own `write`.
 BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     # scenario: (one more delivery, an event besides its deliveries)
-    scenarios.Middle: (NOTHING, Budget(calls=190, blocks=10)),
-    scenarios.Burst: (NOTHING, Budget(calls=700, blocks=80)),
-    scenarios.RestPublisher: (NOTHING, Budget(calls=260, writes=1, blocks=14)),
-    scenarios.MqttPublisher: (Budget(calls=168, blocks=13), Budget(calls=170, writes=1, blocks=10)),
-    scenarios.RuledMqttPublisher: (Budget(calls=176, blocks=13), Budget(calls=178, writes=1, blocks=10)),
-    scenarios.SocketIoReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=230, blocks=16)),
-    scenarios.SocketIoBurst: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=960, blocks=140)),
-    scenarios.MqttReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=225, blocks=20)),
-    scenarios.MqttQos1Readers: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=230, blocks=24)),
-    scenarios.MqttAcknowledgements: (Budget(calls=9, blocks=0.1), Budget(calls=32, blocks=5)),
-    scenarios.SseReaders: (Budget(calls=39, writes=1, blocks=0.2), Budget(calls=215, blocks=16)),
+    scenarios.Middle: (NOTHING, Budget(calls=140, blocks=10)),
+    scenarios.Burst: (NOTHING, Budget(calls=560, blocks=80)),
+    scenarios.RestPublisher: (NOTHING, Budget(calls=229, writes=1, blocks=14)),
+    scenarios.MqttPublisher: (Budget(calls=106, blocks=13), Budget(calls=108, writes=1, blocks=10)),
+    scenarios.RuledMqttPublisher: (Budget(calls=112, blocks=13), Budget(calls=108, writes=1, blocks=10)),
+    scenarios.SocketIoReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=178, blocks=16)),
+    scenarios.SocketIoBurst: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=815, blocks=140)),
+    scenarios.MqttReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=176, blocks=20)),
+    scenarios.MqttQos1Readers: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=180, blocks=24)),
+    scenarios.MqttAcknowledgements: (Budget(calls=9, blocks=0.1), Budget(calls=29, blocks=5)),
+    scenarios.SseReaders: (Budget(calls=39, writes=1, blocks=0.2), Budget(calls=166, blocks=16)),
 }
 
 
