@@ -78,7 +78,7 @@ async def test_prints_its_version() -> None:
         (["check", "tcp://h"], "tcp"),
         (["token"], "whose token"),
         (["token", "--user", "7", "--key", "/nowhere.pem"], "/nowhere.pem"),
-        (["token", "--user", "7", "--claim", "x", "--key", "/nowhere.pem"], "/nowhere.pem"),
+        (["token", "--user", "7", "--claim", "x", "--key", "/nowhere.pem"], "no '='"),
         (["key", "create", "--name", "a b", "--file", "/tmp/none.json"], "no name"),
         (["revoke"], "name one of"),
         (["revoke", "--user", "7", "--key", "x"], "name one of"),

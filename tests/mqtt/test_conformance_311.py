@@ -285,7 +285,7 @@ def test_a_client_refuses_trailing_bytes(raw: bytes) -> None:
 @pytest.mark.parametrize("statement", ["3.1.1:MQTT-3.2.2-6"])
 def test_no_connack_where_no_return_code_applies(statement: str) -> None:
     with pytest.raises(MqttEncodeError):
-        encode(Connack(ReasonCode.QUOTA_EXCEEDED), V311)
+        encode(Connack(ReasonCode.PACKET_TOO_LARGE), V311)
 
 
 @pytest.mark.parametrize("statement", ["3.1.1:MQTT-3.2.0-1"])

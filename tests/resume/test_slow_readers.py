@@ -55,7 +55,7 @@ async def connect(gateway: Gateway, request: str) -> tuple[asyncio.StreamReader,
     port = int(gateway.http_url.rpartition(":")[2])
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
     reader, writer = await asyncio.open_connection(sock=sock, limit=1024)
-    writer.write(f"GET {request} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET {request} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     return reader, writer
 
 

@@ -25,9 +25,7 @@ pytestmark = [
 
 SETTINGS = """
 [http]
-cors_origins = ["{origin}"]
-[socketio]
-cors_allowed_origins = ["{origin}"]
+origins = ["{origin}"]
 """
 
 
