@@ -8,7 +8,7 @@ from gapless.event import Record
 from gapless.hub import Hub
 from gapless.hub.hub import Fanout
 
-EVERY = 1000
+EVERY = 100
 """One of so many events of each transport is harmed."""
 
 _FIRST = EVERY // 2
