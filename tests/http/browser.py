@@ -42,11 +42,26 @@ class Tab:
         self._socket = socket
         self._numbers = itertools.count(1)
         self._session: str | None = None
+        self._target: str | None = None
+
+    def another(self) -> Tab:
+        """Another tab of this browser. Use one at a time: both read one socket."""
+        other = Tab(self._socket)
+        other._numbers = self._numbers
+        return other
+
+    async def close(self) -> None:
+        """Close the tab at once, as a person does; the page is not asked."""
+        target, self._target, self._session = self._target, None, None
+        if target is None:
+            return
+        await self._call("Target.closeTarget", targetId=target)
 
     async def open(self, url: str, *, width: int = 1280, height: int = 900) -> None:
         """Make the tab and load a page."""
         self._session = None
         target = await self._call("Target.createTarget", url="about:blank")
+        self._target = target["targetId"]
         attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):

@@ -67,6 +67,11 @@ const commands = {
     );
   },
   device: ({ name, signal }) => clients.get(name).device(signal),
+  watch({ name, room }) {
+    const presence = clients.get(name).rt.presence(room);
+    const tell = () => say({ is: "present", name, room, members: presence.getSnapshot() });
+    presence.subscribe(tell);
+  },
   reconnect: ({ name }) => clients.get(name).rt.reconnect(),
   token({ name, token }) {
     clients.get(name).token = token;

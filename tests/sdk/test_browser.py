@@ -123,12 +123,13 @@ async def theatre(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sta
             await stage.close()
 
 
-@pytest.fixture
-def stage(theatre: Stage) -> Stage:
-    """For one test: its events begin here."""
+@pytest_asyncio.fixture(loop_scope="module")
+async def stage(theatre: Stage) -> AsyncIterator[Stage]:
+    """For one test: its events begin here, in a tab of its own."""
     theatre.first = theatre.published
-    theatre.tab.complaints.clear()
-    return theatre
+    theatre.tab = theatre.tab.another()
+    yield theatre
+    await theatre.tab.close()
 
 
 async def lose_gateway(stage: Stage) -> None:
@@ -215,3 +216,45 @@ async def test_a_hidden_page_goes_on(stage: Stage) -> None:
         stage.link.restore()
         await tab.until("isWhole")
     await stage.all_shown()
+
+
+async def connections(stage: Stage) -> int:
+    """Socket.IO connections at the gateway now."""
+    async with httpx.AsyncClient() as http:
+        text = (await http.get(f"{stage.gateway.http}/metrics")).text
+    return sum(
+        int(float(line.split()[-1]))
+        for line in text.splitlines()
+        if line.startswith("gapless_connections{") and 'transport="socketio"' in line
+    )
+
+
+async def test_tabs_share_a_connection_and_outlive_each_other(stage: Stage) -> None:
+    while await connections(stage):  # of tabs that were closed
+        await asyncio.sleep(0.02)
+    address = stage.url(tabs="1", user="shared")
+    leader, follower = stage.tab.another(), stage.tab.another()
+    await leader.open(address)
+    await leader.until("isWhole")
+    await follower.open(address)
+    await follower.until("isWhole")
+    assert await connections(stage) == 1
+    async with stage.streaming():
+        for tab in (leader, follower):
+            await stage.more(tab)
+        await stage.link.cut()
+        for tab in (leader, follower):
+            await stage.more(tab)
+        await stage.publish()
+    await stage.all_shown(leader)
+    await stage.all_shown(follower)
+    async with stage.streaming():
+        await stage.more(follower)
+        await leader.close()
+        await stage.more(follower)
+        await follower.run("location.reload()")
+        await follower.until("shown.length > 0 && isWhole")
+        await stage.more(follower)
+    await stage.all_shown(follower)
+    assert await connections(stage) == 1
+    await follower.close()

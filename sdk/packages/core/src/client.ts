@@ -11,6 +11,7 @@ import { PresenceRoom, type PresenceDoor } from "./presence.ts";
 import { RoomHandlers } from "./room.ts";
 import { type RoomDescription, RoomMatcher } from "./rooms.ts";
 import { closed } from "./time.ts";
+import type { Tabs } from "./tabs.ts";
 import { claimsOf, Tokens } from "./tokens.ts";
 import { loaders } from "./transports/index.ts";
 import type { HttpDoor, Incoming, OpenContext, TransportLoaders } from "./transport.ts";
@@ -65,11 +66,14 @@ class HybridClient implements Client, PresenceDoor {
   private started = false;
   private isClosed = false;
   private storageBroke = false;
+  private loaders: TransportLoaders;
+  private tabs: Tabs | null = null;
 
   constructor(options: ClientOptions, seams: Seams) {
     const url = checkUrl(options.url);
     const platform = (this.platform = { ...defaultPlatform(options), ...options.platform });
     this.options = options;
+    this.loaders = seams.loaders ?? loaders;
     this.status = this.store;
     this.tokens = new Tokens(options.token, platform);
     this.gateway = new Gateway(url, platform, this.tokens);
@@ -78,6 +82,7 @@ class HybridClient implements Client, PresenceDoor {
       handle: (event) => this.handle(event),
       gap: (gap) => this.emit("gap", gap),
       moved: (position) => this.keepCursor(position),
+      taken: (item) => this.tabs?.tell(item),
     });
     this.outbox = new Outbox({
       http: this.http, platform, maxEvents: options.outbox?.maxEvents ?? 1000, maxBytes: options.outbox?.maxBytes ?? 4 << 20,
@@ -89,7 +94,7 @@ class HybridClient implements Client, PresenceDoor {
     this.connector = new Connector({
       url, platform, fetch, http: this.http, inbox: this.inbox, tokens: this.tokens, status: this.store,
       ladder: options.transports ?? LADDERS[platform.profile],
-      loaders: seams.loaders ?? loaders,
+      loaders: async (name) => this.loaders[name]?.(),
       from: options.from ?? "now",
       rooms: () => [...this.rooms.values()].filter((room) => room.isWanted).map(({ name }) => name),
       heard: (heard, refused) => this.heard(heard, refused),
@@ -156,6 +161,7 @@ class HybridClient implements Client, PresenceDoor {
     this.inbox.close();
     this.connector.close();
     this.outbox.close();
+    this.tabs?.close();
     for (const room of this.rooms.values()) room.refuse(closed());
     if (!this.started) patch(this.store, { connection: "closed" });
   }
@@ -185,18 +191,45 @@ class HybridClient implements Client, PresenceDoor {
     if (this.isClosed) return;
     this.key = `gapless:${this.gateway.url}:${user}`;
     try {
-      const cursor = await platform.storage.getItem(`${this.key}:cursor`);
-      if (parsePosition(cursor)) this.inbox.begin(cursor as string);
+      const cursor = platform.tabStorage?.getItem(this.key) ?? (await platform.storage.getItem(`${this.key}:cursor`));
+      if (typeof cursor === "string" && parsePosition(cursor)) this.inbox.begin(cursor);
     } catch (error) {
       this.storageFails(storageFailed(error));
     }
+    await this.share();
     if (this.isClosed) return;
     this.connector.start();
     try {
-      await this.outbox.open(await platform.outbox(this.key));
+      this.outbox.open(await platform.outbox(this.key));
     } catch (error) {
       this.storageFails(storageFailed(error));
     }
+    if (this.tabs?.leads !== false) await this.outbox.adopt();
+  }
+
+  /** Share the connection with other tabs, where this is a tab. */
+  private async share(): Promise<void> {
+    const { document, navigator, BroadcastChannel: channel } = globalThis as Partial<typeof globalThis>;
+    if (!(this.options.tabs ?? true) || !document || !navigator?.locks || !channel) return;
+    const { Tabs } = await import("./tabs.ts");
+    if (this.isClosed) return;
+    const { platform, http, connector } = this;
+    const transport = () => connector.link?.name ?? null;
+    this.tabs = new Tabs(this.key, {
+      platform, http, transport,
+      join: (name) => {
+        const leave = this.room(name).on("*", () => {});
+        return { ready: this.room(name).ready(), leave };
+      },
+      poke: () => connector.link ?? connector.reconnect(),
+      leading: () => void this.outbox.adopt(),
+    });
+    this.loaders = this.tabs.wrap(this.loaders);
+    let before: TransportName | null = null;
+    this.store.subscribe(() => {
+      if (before !== transport()) this.tabs?.changed((before = transport()));
+    });
+    await this.tabs.start();
   }
 
   // --- events
@@ -262,7 +295,10 @@ class HybridClient implements Client, PresenceDoor {
 
   private keepCursor(position: string): void {
     try {
-      const kept = this.platform.storage.setItem(`${this.key}:cursor`, position);
+      const { storage, tabStorage } = this.platform;
+      tabStorage?.setItem(this.key, position);
+      if (this.tabs?.leads === false) return; // the leading tab keeps the user's
+      const kept = storage.setItem(`${this.key}:cursor`, position);
       if (kept) kept.then(undefined, (error: unknown) => this.storageFails(storageFailed(error)));
     } catch (error) {
       this.storageFails(storageFailed(error));

@@ -7,7 +7,7 @@ import { parsePosition, reaches } from "./position.ts";
 import type { RoomDescription } from "./rooms.ts";
 import { Backoff, bounded, Mean, openBound } from "./time.ts";
 import type { Tokens } from "./tokens.ts";
-import type { Description, HttpDoor, OpenContext, Transport, TransportLoaders } from "./transport.ts";
+import type { Description, HttpDoor, OpenContext, Transport } from "./transport.ts";
 import type { DeviceSignal, Platform, Status, TransportName } from "./types.ts";
 
 const STABLE = 5000;
@@ -27,7 +27,8 @@ interface View extends Description {
 export interface ConnectorOptions {
   readonly url: string;
   readonly ladder: readonly TransportName[];
-  readonly loaders: TransportLoaders;
+  /** Loads a transport; rejects where its library is not installed. */
+  loaders(name: TransportName): Promise<Transport | undefined>;
   readonly http: HttpDoor;
   readonly inbox: Inbox;
   readonly tokens: Tokens;
@@ -435,7 +436,7 @@ export class Connector implements LinkHost {
 
   private async load(name: TransportName): Promise<Transport | null> {
     try {
-      return (await this.options.loaders[name]?.()) ?? null;
+      return (await this.options.loaders(name)) ?? null;
     } catch {
       return null; // its library is not installed
     }

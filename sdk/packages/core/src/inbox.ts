@@ -8,12 +8,14 @@ export const MOST_WAITING = 10_000;
 /** Ids remembered. */
 const MOST_IDS = 10_000;
 
-type Item = { event: Incoming } | { gap: Gap } | { moved: string };
+export type InboxItem = { event: Incoming } | { gap: Gap } | { moved: string };
 
 export interface InboxHooks {
   /** Hand an event out; must not throw. A promise is waited for, and must not reject. */
   handle(event: Incoming): void | PromiseLike<void>;
   gap(gap: Gap): void;
+  /** Something was taken in, and waits to be handed out. */
+  taken?(item: InboxItem): void;
   /** The handlers of everything up to this position are done. */
   moved(position: string): void;
 }
@@ -27,7 +29,7 @@ export class Inbox {
   private readonly hooks: InboxHooks;
   private ids = new Set<string>();
   private olderIds = new Set<string>();
-  private waiting: Item[] = [];
+  private waiting: InboxItem[] = [];
   private next = 0;
   private running = false;
   private closed = false;
@@ -103,9 +105,10 @@ export class Inbox {
     return true;
   }
 
-  private push(item: Item): void {
+  private push(item: InboxItem): void {
     if (this.closed) return;
     this.waiting.push(item);
+    this.hooks.taken?.(item);
     if (this.length > MOST_WAITING) this.full = true;
     if (!this.running) void this.run();
   }
@@ -115,7 +118,7 @@ export class Inbox {
     this.running = true;
     let moved: string | null = null;
     while (this.length > 0) {
-      const item = this.waiting[this.next++] as Item;
+      const item = this.waiting[this.next++] as InboxItem;
       if (this.next >= 1024) {
         this.waiting.splice(0, this.next);
         this.next = 0;

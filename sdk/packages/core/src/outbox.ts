@@ -50,17 +50,22 @@ export class Outbox {
     return this.queue.length;
   }
 
-  /** Take over what an earlier life left in the store, and keep everything there from now on. */
-  async open(store: OutboxStore): Promise<void> {
+  /** Keep everything in the store from now on. */
+  open(store: OutboxStore): void {
+    if (this.isClosed) return void store.close?.();
+    this.store = store;
+    for (const entry of this.queue) this.keep(entry);
+  }
+
+  /** Send what an earlier life, or another tab, left in the store. */
+  async adopt(): Promise<void> {
     let leftovers: OutboxEntry[] = [];
     try {
-      leftovers = await store.load();
+      leftovers = (await this.store?.load()) ?? [];
     } catch (error) {
       return this.options.failed(storageFailed(error));
     }
     if (this.isClosed) return;
-    this.store = store;
-    for (const entry of this.queue) this.keep(entry);
     const known = new Set(this.queue.map(({ id }) => id));
     this.queue = [...leftovers.filter(({ id }) => !known.has(id)), ...this.queue];
     this.bytes = this.queue.reduce((sum, { body }) => sum + body.length, 0);

@@ -1,4 +1,4 @@
-/** Who is in a room. */
+/** Who is in a room: told over Socket.IO, asked for over other transports. */
 import { Store } from "./observable.ts";
 import type { Presence, PresenceMember, Unsubscribe } from "./types.ts";
 
@@ -34,7 +34,9 @@ export class PresenceRoom implements Presence {
       if (ended) return;
       ended = true;
       unsubscribe();
-      if (--this.watchers === 0) this.cancel();
+      if (--this.watchers > 0) return;
+      this.cancel();
+      this.door.request("presence", { rooms: [this.room], live: false })?.catch(() => {}); // gone with its connection
     };
   };
 
@@ -42,17 +44,37 @@ export class PresenceRoom implements Presence {
     if (this.watchers) void this.load();
   }
 
-  notice(_name: string, _body: unknown): void {}
+  /** A change, as Socket.IO tells it. */
+  notice(name: string, body: unknown): void {
+    if (!this.watchers || (body as { room?: unknown } | null)?.room !== this.room) return;
+    if (name === "gapless:present") this.take(body);
+    if (name !== "gapless:presence") return;
+    const { userId, online, connections } = body as { userId: string | null; online: boolean; connections: number };
+    if (userId === null) return; // nobody that is known
+    const before = this.members.getSnapshot();
+    const known = before.find((member) => member.userId === userId);
+    if (!online) return this.members.set(before.filter((member) => member !== known));
+    const now = { ...known, userId, connections };
+    this.members.set(known ? before.map((member) => (member === known ? now : member)) : [...before, now]);
+  }
 
   private async load(): Promise<void> {
     this.cancel();
+    this.cancel = () => {};
+    let told = false;
     try {
-      const answer = await this.door.fetchJson(`/api/presence?room=${encodeURIComponent(this.room)}`);
-      const users = (answer as { rooms?: Record<string, { users?: unknown }> }).rooms?.[this.room]?.users;
-      if (Array.isArray(users)) this.members.set(users as PresenceMember[]);
+      const asked = this.door.request("presence", { rooms: [this.room] });
+      const answer = await (asked ?? this.door.fetchJson(`/api/presence?room=${encodeURIComponent(this.room)}`));
+      this.take((answer as { rooms?: Record<string, unknown> }).rooms?.[this.room]);
+      told = asked !== null;
     } catch {
       // Known no better than before; asked again.
     }
-    if (this.watchers) this.cancel = this.door.timer(() => void this.load(), INTERVAL);
+    if (this.watchers && !told) this.cancel = this.door.timer(() => void this.load(), INTERVAL);
+  }
+
+  private take(body: unknown): void {
+    const users = (body as { users?: unknown } | undefined)?.users;
+    if (this.watchers && Array.isArray(users)) this.members.set(users as PresenceMember[]);
   }
 }

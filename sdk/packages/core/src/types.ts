@@ -148,14 +148,21 @@ export interface Room<Events extends object = EventMap> {
   ready(): Promise<void>;
 }
 
-/** Somebody in a room. */
+/** Somebody in a room; see docs/presence.md. */
 export interface PresenceMember {
   readonly userId: string;
-  /** What the gateway tells of them besides. */
-  readonly [detail: string]: unknown;
+  /** Their connections there; 0 where the last one is just gone and they may come back. */
+  readonly connections?: number;
+  /** When the first of them came: RFC 3339; absent where the gateway told only of a change. */
+  readonly since?: string;
+  /** When the last one went. */
+  readonly lastSeen?: string;
 }
 
-/** Who is in a room: kept up to date while it has subscribers. */
+/**
+ * Who is in a room, by users that the gateway knows. While it has subscribers it is kept up to date: told at once over
+ * Socket.IO, asked for every 15 s over other transports.
+ */
 export interface Presence extends Observable<readonly PresenceMember[]> {
   readonly room: string;
 }
@@ -228,6 +235,8 @@ export interface Platform {
   /** @returns a function that ends it. */
   listen(listener: (signal: DeviceSignal) => void): Unsubscribe;
   readonly storage: TextStorage;
+  /** What one tab keeps over its reloads, where there are tabs. */
+  readonly tabStorage?: TextStorage | undefined;
   /** Opens the outbox of a name. */
   outbox(name: string): OutboxStore | PromiseLike<OutboxStore>;
 }

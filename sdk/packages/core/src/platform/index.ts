@@ -11,6 +11,7 @@ interface Surroundings {
   document?: EventTarget & { visibilityState: string };
   matchMedia?: (query: string) => { matches: boolean };
   localStorage?: TextStorage;
+  sessionStorage?: TextStorage;
   indexedDB?: IDBFactory;
   addEventListener?: EventTarget["addEventListener"];
   removeEventListener?: EventTarget["removeEventListener"];
@@ -31,7 +32,8 @@ export function defaultPlatform({ folder }: Pick<ClientOptions, "folder"> = {}):
       return () => clearTimeout(timer);
     },
     listen,
-    storage: folder ? lazyFolder(folder) : webStorage(),
+    storage: folder ? lazyFolder(folder) : (webStorage("localStorage") ?? memoryStorage()),
+    tabStorage: webStorage("sessionStorage"),
     outbox: (name) => openOutbox(name, folder),
   };
 }
@@ -60,13 +62,12 @@ function listen(listener: (signal: DeviceSignal) => void): Unsubscribe {
   return () => ends.forEach((end) => end());
 }
 
-function webStorage(): TextStorage {
+function webStorage(name: "localStorage" | "sessionStorage"): TextStorage | undefined {
   try {
-    if (here.localStorage && !isNode) return here.localStorage;
+    return isNode ? undefined : here[name];
   } catch {
-    // A private window may forbid the very look at it.
+    return undefined; // a private window may forbid the very look at it
   }
-  return memoryStorage();
 }
 
 function lazyFolder(folder: string): TextStorage {
