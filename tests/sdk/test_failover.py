@@ -94,6 +94,6 @@ async def test_killed_in_every_order(gateway: Gateway, hybrids: Hybrids) -> None
 
 
 async def test_blacked_out_each_in_each_place(gateway: Gateway, hybrids: Hybrids) -> None:
-    """All 24 orders are in `bench/sdk`; here each transport stands once in each place."""
+    """Four of the 24 orders: each transport stands once in each place. All 24 take minutes of waiting."""
     rotations = [TRANSPORTS[n:] + TRANSPORTS[:n] for n in range(4)]
     await check(gateway, hybrids, rotations, "blackhole")
