@@ -42,10 +42,10 @@ def read_pip(text: str) -> Report:
     """The report of `pip-audit -f json`."""
     try:
         packages = json.loads(text)["dependencies"]
-    except (ValueError, KeyError, TypeError):
+        found = [Found(each["name"], vuln["id"]) for each in packages for vuln in each.get("vulns", ())]
+        skipped = sum("skip_reason" in each for each in packages)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Report([], 0, "no answer")
-    found = [Found(each["name"], vuln["id"]) for each in packages for vuln in each.get("vulns", ())]
-    skipped = sum("skip_reason" in each for each in packages)
     silent = f"the registry says nothing about {skipped} of {len(packages)} packages" if skipped else ""
     return Report(found, len(packages) - skipped, silent)
 
@@ -55,14 +55,14 @@ def read_npm(text: str) -> Report:
     try:
         document = json.loads(text)
         packages, total = document["vulnerabilities"], document["metadata"]["dependencies"]["total"]
-    except (ValueError, KeyError, TypeError):
+        found = {
+            Found(name, str(via.get("url", via.get("source"))).rsplit("/", 1)[-1])
+            for name, each in packages.items()
+            for via in each["via"]
+            if isinstance(via, dict)  # else it names the package that it comes from
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Report([], 0, "no answer")
-    found = {
-        Found(name, str(via.get("url", via.get("source"))).rsplit("/", 1)[-1])
-        for name, each in packages.items()
-        for via in each["via"]
-        if isinstance(via, dict)  # else it names the package that it comes from
-    }
     return Report(sorted(found), total)
 
 

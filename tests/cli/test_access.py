@@ -11,7 +11,10 @@ import pytest
 from gapless.auth import AuthOptions
 from gapless.auth.api_keys import create_key
 from gapless.auth.issue import find_signer, issue_token
-from gapless.testing import run_gateway
+from gapless.config import Settings
+from gapless.gateway import Gateway
+from gapless.testing import make_certificates, run_gateway
+from gapless.transports.tls import TlsOptions
 from tests.auth.test_tokens import RSA, pem
 from tests.cli.harness import gapless, here, running
 
@@ -50,6 +53,34 @@ async def test_from_a_secret_to_a_revoked_user(tmp_path: Path) -> None:
             assert await subscriber.end() == 1
         rechecked = await gapless("revoke", "--recheck", "--token", backend, *to)
         assert rechecked.lines == [{"connections": 0}]
+
+
+async def test_each_command_comes_to_a_gateway_whose_authority_is_private(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    pair = certificates.server
+    options = AuthOptions(secret=SECRET)
+    admin = issue_token(options, find_signer(options), user="1", roles=["ADMIN"])
+    settings = Settings(
+        port=0,
+        mqtt_port=0,
+        mqtts_port=0,
+        data=None,
+        auth=options,
+        tls=TlsOptions(cert_file=pair.certificate, key_file=pair.key),
+    )
+    async with Gateway(settings) as gateway:
+        to = ("--url", gateway.http_url, "--token", admin, "--json")
+        commands = [
+            ("publish", "--topic", "crm/leads/1/created", "--data", "{}", *to),
+            ("subscribe", "--rooms", "lead:1", "--after", "start", "--count", "1", *to),
+            ("revoke", "--recheck", *to),
+        ]
+        for command in commands:
+            done = await gapless(*command, "--ca", str(certificates.ca))
+            assert done.code == 0, (command[0], done)
+        distrusted = await gapless(*commands[-1])
+        assert distrusted.code == 1
+        assert "certificate" in distrusted.err
 
 
 def test_a_token_says_what_was_asked_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +35,10 @@ def revoke(
     token: Annotated[
         str | None, typer.Option(envvar="GAPLESS_TOKEN", help="Token or API key with an admin role.")
     ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Authority of the server's certificate, PEM. [default: the system]"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The gateway's answer.")] = False,
 ) -> None:
     """Take access back: it ends on every door within a second, and a restart does not give it back."""
@@ -43,10 +48,10 @@ def revoke(
         body = {"user": user, "token": token_id, "key": key}
         named = {name: value for name, value in body.items() if value is not None}
         if recheck and set(named) <= {"user"}:
-            answer = await _post(url, "/api/admin/recheck", named, token)
+            answer = await _post(url, "/api/admin/recheck", named, token, ca)
             text = f"{answer.get('connections')} connections look again at what they hear"
         elif len(named) == 1 and not recheck:
-            answer = await _post(url, "/api/admin/revocations", named, token)
+            answer = await _post(url, "/api/admin/revocations", named, token, ca)
             text = f"revoked; {answer.get('connectionsEnded')} connections ended"
         else:
             raise ConfigError("name one of --user, --token-id and --key", hint="gapless revoke --user 7")
@@ -59,9 +64,9 @@ def revoke(
     run(command, output)
 
 
-async def _post(url: str, path: str, body: dict[str, str], token: str | None) -> dict[str, Any]:
-    from gapless.client.http import decode_answer, http_client
+async def _post(url: str, path: str, body: dict[str, str], token: str | None, ca: Path | None) -> dict[str, Any]:
+    from gapless.client.http import decode_answer, http_client, trust
 
-    async with http_client(url, token) as client:
+    async with http_client(url, token, tls=trust(ca)) as client:
         answer: dict[str, Any] = decode_answer(await client.post(path, json=body))
         return answer
