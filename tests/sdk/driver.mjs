@@ -5,30 +5,10 @@
 //   {"do":"device","name":…,"signal":…}   {"do":"reconnect"|"close"|"status","name":…}   {"do":"token","name":…,"token":…}
 import { createInterface } from "node:readline";
 import { createClient } from "../../sdk/packages/core/src/client.ts";
-import { loaders } from "../../sdk/packages/core/src/transports/index.ts";
+import { through } from "./links.mjs";
 
 const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
 const clients = new Map();
-
-/** The stock transports, each through its own link. */
-function through(links) {
-  const at = (url, link) => (url ? link.replace(/^http/, new URL(url).protocol.startsWith("ws") ? "ws" : "http") + new URL(url).pathname : url);
-  return Object.fromEntries(
-    Object.entries(loaders).map(([name, load]) => [name, async () => {
-      const transport = await load();
-      const link = links[name];
-      if (!link) return transport;
-      return (context, sink, signal) => {
-        const urls = { socketio: at(context.urls.socketio, link), "mqtt-websocket": at(context.urls["mqtt-websocket"], link) };
-        const fetch = async (path, abort) => {
-          const headers = context.token === null ? {} : { authorization: `Bearer ${context.token}` };
-          return globalThis.fetch(link + path, { signal: abort, headers });
-        };
-        return transport({ ...context, urls, fetch }, sink, signal);
-      };
-    }]),
-  );
-}
 
 const commands = {
   create({ name, options, links = {}, quiet = false }) {

@@ -12,20 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CORE = ROOT / "sdk" / "packages" / "core"
-PAGE = Path(__file__).parent / "page.html"
+SDK = ROOT / "sdk"
+HERE = Path(__file__).parent
+SCRIPTS = (SDK / "packages" / "core" / "src" / "index.ts", HERE / "many.js")
 
 
 async def bundle(folder: Path) -> None:
-    """Bundle the client into the folder, as an application's build would, and put the page beside it."""
-    esbuild = ROOT / "sdk" / "node_modules" / ".bin" / "esbuild"
+    """Bundle the client into the folder, as an application's build would, and put the pages beside it."""
+    esbuild = SDK / "node_modules" / ".bin" / "esbuild"
     options = ("--bundle", "--splitting", "--format=esm", "--platform=browser", "--target=es2022", "--log-level=error")
     process = await asyncio.create_subprocess_exec(
-        str(esbuild), str(CORE / "src" / "index.ts"), *options, "--external:node:*", f"--outdir={folder}", cwd=CORE
+        str(esbuild), *map(str, SCRIPTS), *options, "--external:node:*", "--entry-names=[name]", f"--outdir={folder}"
     )
     if code := await process.wait():
         raise subprocess.CalledProcessError(code, "esbuild")
-    (folder / "page.html").write_text(PAGE.read_text())
+    (folder / "page.html").write_text((HERE / "page.html").read_text())
+    (folder / "many.html").write_text(
+        '<!doctype html><link rel="icon" href="data:,"><script type="module" src="many.js"></script>'
+    )
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -10,7 +10,7 @@ import { parsePosition } from "./position.ts";
 import { PresenceRoom, type PresenceDoor } from "./presence.ts";
 import { RoomHandlers } from "./room.ts";
 import { type RoomDescription, RoomMatcher } from "./rooms.ts";
-import { closed } from "./time.ts";
+import { checkBounds, closed } from "./time.ts";
 import type { Tabs } from "./tabs.ts";
 import { claimsOf, Tokens } from "./tokens.ts";
 import { loaders } from "./transports/index.ts";
@@ -96,6 +96,7 @@ class HybridClient implements Client, PresenceDoor {
       ladder: options.transports ?? LADDERS[platform.profile],
       loaders: async (name) => this.loaders[name]?.(),
       from: options.from ?? "now",
+      bounds: checkBounds(options.bounds),
       rooms: () => [...this.rooms.values()].filter((room) => room.isWanted).map(({ name }) => name),
       heard: (heard, refused) => this.heard(heard, refused),
       revoked: (names) => this.revoked(names),

@@ -8,7 +8,7 @@ import type { RoomDescription } from "./rooms.ts";
 import { Backoff, bounded, Mean, openBound } from "./time.ts";
 import type { Tokens } from "./tokens.ts";
 import type { Description, HttpDoor, OpenContext, Transport } from "./transport.ts";
-import type { DeviceSignal, Platform, Status, TransportName } from "./types.ts";
+import type { Bounds, DeviceSignal, Platform, Status, TransportName } from "./types.ts";
 
 const STABLE = 5000;
 const STAND_BACK = 30_000;
@@ -36,6 +36,7 @@ export interface ConnectorOptions {
   readonly status: Store<Status>;
   /** Where a client without a cursor begins: `now`, `start`, or a position. */
   readonly from: string;
+  readonly bounds: Bounds;
   /** A request to the gateway, for streams and polls. */
   fetch: OpenContext["fetch"];
   /** The rooms that are wanted now. */
@@ -86,6 +87,10 @@ export class Connector implements LinkHost {
 
   get inbox(): Inbox {
     return this.options.inbox;
+  }
+
+  get bounds(): Bounds {
+    return this.options.bounds;
   }
 
   /** The link that is whole now. */
@@ -448,7 +453,7 @@ export class Connector implements LinkHost {
   }
 
   private get bound(): number {
-    return openBound(this.latency.value);
+    return openBound(this.latency.value, this.bounds.open);
   }
 
   private get status(): Status {

@@ -2,7 +2,7 @@
 export { createClient } from "./client.ts";
 export { GaplessError, type ClientErrorCode } from "./errors.ts";
 export type {
-  Client, ClientEvents, ClientOptions, ConnectionState, DeviceSignal, EventMap, EventType, Failover, Gap, Handler, Observable,
-  OutboxEntry, OutboxStore, Platform, Presence, PresenceMember, Profile, Publication, Published, RealtimeEvent, Room, Sent, Status,
+  Bounds, Client, ClientEvents, ClientOptions, ConnectionState, DeviceSignal, EventMap, EventType, Failover, Gap, Handler,
+  Observable, OutboxEntry, OutboxStore, Platform, Presence, PresenceMember, Profile, Publication, Published, RealtimeEvent, Room, Sent, Status,
   TextStorage, TransportName, Unsubscribe,
 } from "./types.ts";

@@ -5,12 +5,13 @@ import { reaches } from "./position.ts";
 import type { RoomDescription } from "./rooms.ts";
 import { bounded, checkBound, closed, Mean, silenceBound } from "./time.ts";
 import type { HttpDoor, OpenContext, Session, Sink, Transport } from "./transport.ts";
-import type { Platform, TransportName } from "./types.ts";
+import type { Bounds, Platform, TransportName } from "./types.ts";
 
 export interface LinkHost {
   readonly platform: Platform;
   readonly http: HttpDoor;
   readonly inbox: Inbox;
+  readonly bounds: Bounds;
   /** The smoothed round trip in milliseconds. */
   readonly latency: Mean;
   /** An event was received, over whichever link. */
@@ -131,7 +132,7 @@ export class Link implements Sink {
   // --- silence
 
   private bound(): number {
-    return silenceBound(this.gaps, this.session?.heartbeat ?? Infinity);
+    return silenceBound(this.gaps, this.session?.heartbeat ?? Infinity, this.host.bounds.silence);
   }
 
   private watch(due: number): void {
@@ -198,7 +199,7 @@ export class Link implements Sink {
   }
 
   private get checkBound(): number {
-    return checkBound(this.host.latency.value);
+    return checkBound(this.host.latency.value, this.host.bounds.check);
   }
 }
 

@@ -1,6 +1,6 @@
 /** Bounded waiting, smoothed averages, delays. */
 import { GaplessError } from "./errors.ts";
-import type { Platform } from "./types.ts";
+import type { Bounds, Platform } from "./types.ts";
 
 type Clock = Pick<Platform, "timer">;
 
@@ -66,8 +66,18 @@ export class Mean {
 
 const within = (value: number, least: number, most: number) => Math.min(most, Math.max(least, value));
 
-/** See "Bounds" in docs/client-protocol.md; milliseconds. */
-export const openBound = (latency: number | null): number => (latency === null ? 8000 : within(2000 + 8 * latency, 4000, 20_000));
-export const checkBound = (latency: number | null): number => (latency === null ? 5000 : within(1000 + 4 * latency, 2000, 10_000));
-export const silenceBound = (gaps: Mean, heartbeat: number): number =>
-  gaps.value === null || gaps.count < 8 ? 1.5 * heartbeat : within(2000 + 8 * gaps.value, 3000, 1.5 * heartbeat);
+/** See "Bounds" in docs/client-protocol.md; milliseconds. `most` is the application's own limit. */
+export const openBound = (latency: number | null, most = Infinity): number =>
+  Math.min(most, latency === null ? 8000 : within(2000 + 8 * latency, 4000, 20_000));
+export const checkBound = (latency: number | null, most = Infinity): number =>
+  Math.min(most, latency === null ? 5000 : within(1000 + 4 * latency, 2000, 10_000));
+export const silenceBound = (gaps: Mean, heartbeat: number, most = Infinity): number =>
+  Math.min(most, gaps.value === null || gaps.count < 8 ? 1.5 * heartbeat : within(2000 + 8 * gaps.value, 3000, 1.5 * heartbeat));
+
+/** @throws GaplessError `invalid_request`: one is no positive number */
+export function checkBounds(bounds: Bounds = {}): Bounds {
+  for (const [name, ms] of Object.entries(bounds)) {
+    if (ms !== undefined && !(ms > 0)) throw new GaplessError("invalid_request", `bounds.${name} is not a positive number of milliseconds: ${ms}`);
+  }
+  return bounds;
+}

@@ -241,6 +241,19 @@ export interface Platform {
   outbox(name: string): OutboxStore | PromiseLike<OutboxStore>;
 }
 
+/**
+ * The longest that the client waits for each, in milliseconds, whatever it has measured; see "Bounds" in
+ * docs/client-protocol.md. Shorter than the network now and then takes, they cost needless connections.
+ */
+export interface Bounds {
+  /** To open a transport, and for each answer on the way to being whole. */
+  open?: number;
+  /** Without a sign of life, before the connection is checked. */
+  silence?: number;
+  /** For the answer to a check, before the connection counts as lost. */
+  check?: number;
+}
+
 /** Settings of a client; all but `url` have defaults. */
 export interface ClientOptions {
   /** The gateway: `https://events.example.com`. */
@@ -259,6 +272,8 @@ export interface ClientOptions {
   tabs?: boolean;
   /** Bounds of the outbox; by default 1,000 events and 4 MiB. */
   outbox?: { maxEvents?: number; maxBytes?: number };
+  /** Upper limits of what it waits for; by default what the latency and the rate of events suggest. */
+  bounds?: Bounds;
   /** Parts of the platform to replace. */
   platform?: Partial<Platform>;
 }
