@@ -27,7 +27,7 @@ async def test_a_short_run_with_every_kind_of_client_has_no_violation(tmp_path: 
     )
     assert_passed(done)
     [result] = done.lines
-    assert result["clients"] == 13
+    assert result["clients"] == 14
     assert result["faults"]
     again = await gapless("torture", "--check", str(folder), "--json")
     assert_passed(again)

@@ -44,7 +44,7 @@ _WIDTH = 116
 def torture(
     seed: Annotated[int | None, typer.Option(help="Draws everything. [default: a new one, which is named]")] = None,
     seconds: Annotated[float, typer.Option(min=1, help="How long events are published and faults happen.")] = 40.0,
-    clients: Annotated[int, typer.Option(min=1, max=200, help="Processes that listen.")] = 13,
+    clients: Annotated[int, typer.Option(min=1, max=200, help="Processes that listen.")] = 14,
     events: Annotated[
         int | None, typer.Option(min=1, help=f"Events to publish. [default: {_EVENTS_A_SECOND} a second]")
     ] = None,

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from gapless.torture.content import fingerprint, key_of
+
 Line = dict[str, Any]
 
 _encode = msgspec.json.Encoder().encode
@@ -25,6 +27,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.earlier = list(read_journal(path)) if path.exists() else []
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         os.truncate(self._file, _whole_bytes(path))
@@ -34,6 +37,13 @@ class Journal:
         line = _encode({"t": round(time.time(), 4), "is": what, **fields}) + b"\n"
         while line:
             line = line[os.write(self._file, line) :]
+
+    def event(self, data: Any, **fields: object) -> None:
+        """Append an event that the application got."""
+        if not isinstance(data, dict) or "p" not in data or "n" not in data:
+            self.write("event", key="?", sha=repr(data)[:80], **fields)
+            return
+        self.write("event", key=key_of(data["p"], data["n"]), sha=fingerprint(data), **fields)
 
 
 def _whole_bytes(path: Path) -> int:

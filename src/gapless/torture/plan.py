@@ -141,7 +141,7 @@ def make_plan(
     Args:
         seed: the same seed and arguments give the same plan.
         seconds: how long events are published and faults happen.
-        clients: how many; from 15 on (13 without a broker) every kind is there.
+        clients: how many; from 16 on (14 without a broker) every kind is there.
         events: how many are published, by all doors together, evenly over the time.
         js: whether stock JavaScript clients can run.
         sdk: whether the TypeScript client can run.

@@ -25,6 +25,7 @@ from gapless.client.rest import RestPublisher
 from gapless.client.socketio import SocketIoPublisher
 from gapless.mqtt import ReasonCode
 from gapless.torture.content import data_of, key_of, topic_of
+from gapless.torture.hybrid import HybridPublisher
 from gapless.torture.journal import Journal
 from gapless.torture.kinds import DOORS
 
@@ -87,6 +88,8 @@ def _make(config: DoorConfig) -> Publisher:
             return RestPublisher(config.url)
         case "rest-ndjson":
             return NdjsonPublisher(config.url)
+        case "py-hybrid":
+            return HybridPublisher(config.url, Path(config.journal).with_suffix(".sqlite"))
         case "socketio":
             return SocketIoPublisher(config.url)
         case door:

@@ -21,8 +21,11 @@ from gapless.torture.journal import Journal, Line, Tail, read_journal
 from gapless.torture.plan import Fault, Plan
 from gapless.torture.world import TortureFailed, World
 
-SETTLE = 30.0
-"""Seconds that publishers, and then clients, have to become whole once all faults are healed."""
+SETTLE = 45.0
+"""Seconds that publishers, and then clients, have to become whole once all faults are healed.
+
+A hybrid client may have drawn a delay of 30 s just before, and then opens two transports with up to 8 s each.
+"""
 
 _READY = 60.0
 _LOOK = 0.1

@@ -35,7 +35,8 @@ from gapless.client import (
     follow,
 )
 from gapless.client.connect import TransportName
-from gapless.torture.content import EVERYTHING, filter_of, fingerprint, key_of
+from gapless.torture.content import EVERYTHING, filter_of
+from gapless.torture.hybrid import HybridSubscriber
 from gapless.torture.journal import Journal
 
 _KEEPALIVE = 5
@@ -61,14 +62,6 @@ class SubscriberConfig(msgspec.Struct, frozen=True, kw_only=True):
     filters: tuple[str, ...] = ()
     modules: str = ""
     sdk: str = ""
-
-
-def write_event(journal: Journal, data: Any, **fields: object) -> None:
-    """Journal an event that the application got."""
-    if not isinstance(data, dict) or "p" not in data or "n" not in data:
-        journal.write("event", key="?", sha=repr(data)[:80], **fields)
-        return
-    journal.write("event", key=key_of(data["p"], data["n"]), sha=fingerprint(data), **fields)
 
 
 # --- clients that keep their own cursor
@@ -137,7 +130,7 @@ class OwnCursor:
             case Hole():
                 journal.write("hole", pos=signal.position)
             case ClientEvent():
-                write_event(journal, signal.data, id=signal.id, pos=signal.position)
+                journal.event(signal.data, id=signal.id, pos=signal.position)
                 if signal.position is not None:
                     self._cursor = signal.position
 
@@ -210,7 +203,7 @@ class PahoSession:
         user = dict(getattr(message.properties, "UserProperty", None) or [])
         # Published over MQTT: the very bytes; by another door: the envelope.
         data = document["data"] if isinstance(document, dict) and "data" in document else document
-        write_event(self._journal, data, id=user.get("id"), pos=user.get("position"), qos=message.qos, dup=message.dup)
+        self._journal.event(data, id=user.get("id"), pos=user.get("position"), qos=message.qos, dup=message.dup)
 
 
 def _end_with_standard_input() -> None:
@@ -226,6 +219,9 @@ def main(arguments: list[str]) -> None:
     journal.write("started", pid=os.getpid())
     if config.kind.startswith(("paho", "broker")):
         PahoSession(config, journal).run()
+    elif config.kind == "py-hybrid":
+        threading.Thread(target=_end_with_standard_input, daemon=True).start()
+        asyncio.run(HybridSubscriber(config.name, config.url, config.rooms, config.start, journal).run())
     else:
         asyncio.run(OwnCursor(config, journal).run())
 

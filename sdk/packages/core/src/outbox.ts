@@ -79,7 +79,9 @@ export class Outbox {
     return new Promise<Published>((resolve, reject) => {
       if (this.isClosed) throw closed();
       const { id, body } = encode(publication, platform);
-      if (this.queue.some((entry) => entry.id === id)) throw new GaplessError("invalid_request", `the id ${id} is on its way already`);
+      const known = this.queue.find((entry) => entry.id === id);
+      if (known && !known.resolve) return void Object.assign(known, { resolve, reject }); // an earlier life began it
+      if (known) throw new GaplessError("invalid_request", `the id ${id} is on its way already`);
       if (this.length >= maxEvents || this.bytes + body.length > maxBytes) {
         throw new GaplessError("outbox_full", `${this.length} events wait to be sent`, { details: { maxEvents, maxBytes }, hint: "wait for answers" });
       }

@@ -82,12 +82,16 @@ class Outbox:
 
         Raises:
             OutboxFull: no more may wait.
-            InvalidRequest: an event with this id waits already.
+            InvalidRequest: an event with this id waits already. One that an earlier life left over is taken up.
             Closed: the client was closed.
         """
         if self._is_closed:
             raise Closed("the client was closed")
-        if identity in self._queue:
+        known = self._queue.get(identity)
+        if known is not None and known.answer is None:
+            known.answer = Later()  # an earlier life began it: it is the same event
+            return known.entry, known.answer
+        if known is not None:
             raise InvalidRequest(f"the id {identity} is on its way already", hint="wait for its answer")
         bounds = self._bounds
         if len(self._queue) >= bounds.max_events or self._bytes + len(body) > bounds.max_bytes:

@@ -121,7 +121,7 @@ class SqliteStore:
     def keep(self, entries: Sequence[Entry]) -> None:
         """See `Store`."""
         rows = [(self._owner, entry.seq, entry.id, entry.body) for entry in entries]
-        self._write("FULL", "INSERT INTO outbox VALUES (?, ?, ?, ?)", rows)
+        self._write("FULL", "INSERT INTO outbox VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
 
     def forget(self, ids: Sequence[str]) -> None:
         """See `Store`."""
