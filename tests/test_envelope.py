@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from gapless.envelope import (
     MAX_DEPTH,
+    MAX_NODES,
     check_depth,
     content_id,
     data_with_captures,
     envelope_json,
+    named_user,
     read_envelope,
     read_payload,
+    read_received,
 )
-from gapless.errors import InvalidPayload
+from gapless.errors import InvalidPayload, TooComplex
 from gapless.event import Event, Origin, Record
 
 JSON = st.recursive(
@@ -107,7 +110,7 @@ def test_any_payload_becomes_an_event(payload: bytes) -> None:
         (b'{"a":', True, True),
         (b"\xef\xbb\xbf{}", True, True),
         (b'{"id":"1","type":7,"data":1}', False, True),
-        (b"[" * 100_000, True, True),
+        (b"[" * 100, True, True),
         (b'"\xff"', True, True),
     ],
     ids=lambda value: repr(value)[:30],
@@ -115,6 +118,60 @@ def test_any_payload_becomes_an_event(payload: bytes) -> None:
 def test_a_payload_is_an_envelope_or_json_or_bytes(payload: bytes, *, binary: bool, foreign: bool) -> None:
     envelope = read_payload(payload)
     assert (envelope.binary, envelope.foreign) == (binary, foreign)
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 900, 100_000])
+def test_a_payload_that_is_nested_too_deep_is_refused(levels: int) -> None:
+    payload = b"[" * levels + b"]" * levels
+    for each in (payload, b'{"id":"1","data":%b}' % payload, b'{"x":%b}' % payload):
+        with pytest.raises(TooComplex):
+            read_payload(each)
+        assert read_received(each).binary
+
+
+def test_the_envelope_is_no_level_of_its_data() -> None:
+    deepest = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    assert read_payload(b'{"id":"1","data":%b}' % deepest).data == deepest
+    with pytest.raises(TooComplex):
+        read_payload(b'{"id":"1","data":1,"more":[%b]}' % deepest)
+
+
+SOMEBODY = '{"id":"1","userId":"9","data":1}'
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        SOMEBODY.replace("1}", "NaN}").encode(),
+        SOMEBODY.replace("1}", "1e999}").encode(),
+        SOMEBODY.replace("1}", "9" * 5000 + "}").encode(),
+        SOMEBODY.replace("1}", '"\\ud800"}').encode(),
+        SOMEBODY.replace("1}", '"\xff"}').encode("latin-1"),
+        SOMEBODY.replace("1}", '"\n"}').encode(),
+        SOMEBODY.encode("utf-8-sig"),
+        SOMEBODY.encode("utf-16"),
+        SOMEBODY.encode("utf-16-le"),
+        SOMEBODY.encode("utf-32"),
+        SOMEBODY.encode() + b"\0",
+        b"\r\n " + SOMEBODY.encode() + b" and more",
+        SOMEBODY.replace("userId", "user\\u0049d").encode() + b"{}",
+    ],
+    ids=lambda payload: repr(payload)[:40],
+)
+def test_a_user_is_found_where_only_a_careless_reader_would(payload: bytes) -> None:
+    envelope = read_payload(payload)
+    assert envelope.binary
+    assert named_user(envelope) == "9"
+
+
+def test_what_hides_a_user_by_its_depth_or_size_is_refused() -> None:
+    for payload in (
+        b'{"userId":"9","id":"1","data":NaN,"x":' + b"[" * 20_000,
+        b'{"userId":"9","id":"1","data":NaN,"x":[' + b"0," * MAX_NODES + b"0]}",
+    ):
+        with pytest.raises(TooComplex):
+            named_user(read_payload(payload))
+    assert named_user(read_payload(b"{\x80\x81")) is None
 
 
 def test_the_older_form_is_understood() -> None:

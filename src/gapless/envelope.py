@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import re
 from typing import Any, TypeGuard
 
 import msgspec
 
-from gapless.errors import InvalidPayload
+from gapless.errors import InvalidPayload, TooComplex
 from gapless.event import Event, Record, format_time, parse_time
 
 MAX_DEPTH = 64
@@ -20,7 +21,10 @@ MAX_NODES = 500_000
 """Most values of one JSON text: each costs up to a hundred times its bytes once it is decoded."""
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # matches wherever a quote is: no text takes long
+_OBJECT = re.compile(rb"[\x00\s\xef\xbb\xbf\xff\xfe]*+\{")  # in any encoding, with or without a byte order mark
 _decode_json = msgspec.json.Decoder().decode
+_skip_json = msgspec.json.Decoder(msgspec.Raw).decode  # reads it and makes nothing of it
+_decode_carelessly = json.JSONDecoder(strict=False, parse_int=float).raw_decode
 _encode_json = msgspec.json.Encoder().encode
 _ID_BYTES = 128
 
@@ -73,38 +77,81 @@ def read_envelope(document: dict[str, Any]) -> Envelope:
 
 
 def read_payload(payload: bytes) -> Envelope:
-    """An MQTT payload: our envelope, the older one, any JSON, or bytes (never an error).
+    """An MQTT payload: our envelope, the older one, any JSON, or bytes.
 
     A JSON object is an envelope where it has `data` or `data_base64`, and a `type` or an `id`.
     An empty payload is the JSON value null. What looks like an envelope but is not well
     formed is taken as foreign JSON.
+
+    Raises:
+        TooComplex: JSON of too many values, or nested too deep. Nothing else is an error.
     """
     if not payload:
         return Envelope(data=b"null", foreign=True)
     try:
+        if len(payload) > MAX_NODES:  # less cannot be too many values
+            _skip_json(payload)
+            check_nodes(payload)
         document = _decode_json(payload)
-        if _brackets(payload) > MAX_DEPTH:  # else it cannot be nested deeper
-            check_depth(document)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidPayload):
+    except RecursionError as error:
+        raise _too_deep(MAX_DEPTH) from error
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return Envelope(data=payload, binary=True, foreign=True)
+    deep = _brackets(payload) > MAX_DEPTH  # else it cannot be nested deeper
     if _looks_like_envelope(document):
         try:
-            return read_envelope(document)
+            envelope = read_envelope(document)
         except InvalidPayload:
             pass  # not an envelope after all: foreign JSON, delivered whole
+        else:
+            if deep:
+                check_depth(document, MAX_DEPTH + 1)  # the envelope around the data is a level of its own
+            return envelope
+    if deep:
+        check_depth(document)
     data = payload.strip()
     if b"\n" in data or b"\r" in data:  # one line, as server-sent events need it
         data = msgspec.json.format(data, indent=-1)
     return Envelope(data=data, decoded=document, time=_foreign_time(document), foreign=True)
 
 
+def read_received(payload: bytes) -> Envelope:
+    """The same for who receives a message, which is there whatever it is like: what is too complex is bytes."""
+    try:
+        return read_payload(payload)
+    except TooComplex:
+        return Envelope(data=payload, binary=True, foreign=True)
+
+
 def named_user(envelope: Envelope) -> str | None:
-    """The user that a payload names, as a careless reader would take it: also where it is not quite an envelope."""
+    """The user that a payload names, as a careless reader would take it: also where it is not quite an envelope.
+
+    Raises:
+        TooComplex: it is not quite JSON either, and too much of it.
+    """
     if envelope.user_id is not None or not envelope.foreign:
         return envelope.user_id
-    document = envelope.decoded
+    document = _read_carelessly(envelope.data) if envelope.binary else envelope.decoded
     named = document.get("userId") if _looks_like_envelope(document) else None
     return named if isinstance(named, str) else None
+
+
+def _read_carelessly(payload: bytes) -> object:
+    """An object that some JSON parser finds in what the standard's does not take.
+
+    Such are a byte order mark, UTF-16, bytes that are not UTF-8, half a surrogate pair, NaN, numbers that
+    are too large, and what stands behind the object.
+    """
+    if _OBJECT.match(payload) is None:
+        return None
+    check_nodes(payload)
+    text = payload.decode(json.detect_encoding(payload), "replace").lstrip("\ufeff \t\r\n")
+    try:
+        return _decode_carelessly(text)[0]
+    except RecursionError as error:
+        raise _too_deep(MAX_DEPTH) from error
+    except ValueError:
+        return None
 
 
 def content_id(topic: str, payload: bytes) -> str:
@@ -169,12 +216,12 @@ def check_nodes(text: bytes, limit: int = MAX_NODES) -> None:
     """Refuse JSON of too many values, before it is decoded.
 
     Raises:
-        InvalidPayload: with `limit`.
+        TooComplex: with `limit`.
     """
     if len(text) <= limit or _separators(text) <= limit:
         return
     if _separators(_STRING.sub(b"", text)) > limit:  # what stands in strings is no separator
-        raise InvalidPayload(f"the JSON has more than {limit} values", hint="send less at once", limit=limit)
+        raise TooComplex(f"the JSON has more than {limit} values", hint="send less at once", limit=limit)
 
 
 def _separators(text: bytes) -> int:
@@ -185,7 +232,7 @@ def check_depth(document: object, limit: int = MAX_DEPTH) -> None:
     """Refuse JSON that is nested too deep.
 
     Raises:
-        InvalidPayload: with `limit`.
+        TooComplex: with `limit`.
     """
     level: list[object] = [document]
     for _ in range(limit):
@@ -198,7 +245,11 @@ def check_depth(document: object, limit: int = MAX_DEPTH) -> None:
         if not nested:
             return
         level = nested
-    raise InvalidPayload(f"the data is nested more than {limit} levels deep", hint="flatten it", limit=limit)
+    raise _too_deep(limit)
+
+
+def _too_deep(limit: int) -> TooComplex:
+    return TooComplex(f"the data is nested more than {limit} levels deep", hint="flatten it", limit=limit)
 
 
 def _looks_like_envelope(document: object) -> TypeGuard[dict[str, Any]]:

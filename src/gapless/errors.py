@@ -54,6 +54,10 @@ class InvalidPayload(InvalidRequest):
     code = "invalid_payload"
 
 
+class TooComplex(InvalidPayload):
+    """JSON of too many values, or nested too deep; carries `limit`."""
+
+
 class PayloadTooLarge(InvalidRequest):
     """The payload is over the limit; carries `size` and `limit` in bytes."""
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from gapless.auth import Credentials, DevelopmentGate, Identity
+from gapless.envelope import MAX_NODES
 from gapless.errors import ConfigError, Forbidden, LogUnavailable
 from gapless.event import Event
 from gapless.eventlog import Answer, MemoryLog, StateWrite
@@ -204,6 +205,47 @@ async def test_a_refused_publish_closes_a_3_1_1_connection(qos: int) -> None:
         await client.expect_closed()
         await other.publish("open/x")
         assert node.hub.head == 1
+
+
+TOO_DEEP = b'{"id":"1","type":"t","data":' + b"[" * 80 + b"]" * 80 + b"}"
+TOO_MANY = b"[" + b"0," * MAX_NODES + b"0]"
+
+
+@pytest.mark.parametrize("payload", [TOO_DEEP, TOO_MANY, b"[" * 5000], ids=["too deep", "too many", "far too deep"])
+async def test_json_that_is_too_complex_is_refused_and_what_else_is_published_goes_on(payload: bytes) -> None:
+    async with running_edge(limits=Limits(payload_bytes=4 << 20)) as node:
+        client, _ = await Client.connect(node.port)
+        for qos in (1, 2):
+            answer = await client.publish("open/x", payload, qos=qos)
+            assert answer is not None
+            assert answer.reason_code is ReasonCode.PAYLOAD_FORMAT_INVALID
+            assert answer.properties is not None
+            assert "64 levels" in str(answer.properties.reason_string) or "500000" in str(answer.properties)
+        await client.publish("open/x", payload, qos=0)  # nobody to tell: dropped
+        answer = await client.publish("open/x", b"[" * 50 + b"]" * 50)
+        assert answer is not None
+        assert answer.reason_code is ReasonCode.SUCCESS
+        assert node.edge.stats.refused_publishes == 3
+        assert node.hub.head == 1
+        old, _ = await Client.connect(node.port, "old", V311)
+        await old.publish("open/x", payload, qos=0)
+        old.send(Publish("open/x", payload, qos=1, packet_id=1))
+        await old.expect_closed()
+
+
+async def test_a_will_that_is_too_complex_is_refused() -> None:
+    async with running_edge() as node:
+        _, connack = await Client.connect(node.port, will=Will("open/x", TOO_DEEP))
+        assert connack.reason_code is ReasonCode.PAYLOAD_FORMAT_INVALID
+
+
+async def test_bytes_may_be_as_many_as_they_are_and_look_like_json() -> None:
+    async with running_edge(limits=Limits(payload_bytes=4 << 20)) as node:
+        client, _ = await Client.connect(node.port)
+        for payload in (b"," * (MAX_NODES + 1), b"\x00" + b"[" * 100, b"[" * 100):
+            answer = await client.publish("open/x", payload)
+            assert answer is not None
+            assert answer.reason_code is ReasonCode.SUCCESS
 
 
 async def test_topics_outside_the_map_are_refused_where_the_map_says_so() -> None:

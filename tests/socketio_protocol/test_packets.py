@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from socketio import packet as sio
 
+from gapless.envelope import MAX_DEPTH, MAX_NODES
 from gapless.transports.socketio.packets import (
     MAX_ATTACHMENTS,
     RESERVED_EVENTS,
@@ -32,7 +33,7 @@ def test_a_payload_survives(messages: list[str | bytes]) -> None:
 def test_anything_else_is_refused_with_a_value_error(encoded: str | bytes) -> None:
     with contextlib.suppress(ValueError):
         assert decode_engine_packet(encoded).encode() == encoded or str(encoded).startswith("b")
-    with contextlib.suppress(ValueError, RecursionError):
+    with contextlib.suppress(ValueError):
         assert decode_socketio_packet(encoded).packet_type != sio.CONNECT_ERROR
 
 
@@ -100,9 +101,25 @@ def test_binary_data_is_no_packet() -> None:
         decode_socketio_packet(b'2["foo"]')
 
 
-def test_nesting_too_deep_is_refused() -> None:
-    with pytest.raises(RecursionError):
-        decode_socketio_packet("2" + "[" * 100_000 + "]" * 100_000)
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 3, 900, 100_000])
+def test_nesting_too_deep_is_refused(levels: int) -> None:
+    text = "[" * levels + "]" * levels
+    assert decode_socketio_packet(f"27{text}").refused is not None
+    assert decode_socketio_packet(f'2["publish",{{"data":{text[2:-2]}}}]').refused is not None
+    for other in (f'0{{"a":{text}}}', f"37{text}"):  # no event, and nobody asked
+        with pytest.raises(ValueError, match="nested"):
+            decode_socketio_packet(other)
+
+
+def test_the_data_of_an_event_may_be_as_deep_as_at_other_doors() -> None:
+    text = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    assert decode_socketio_packet(f'2["publish",{{"data":{text}}}]').refused is None
+
+
+def test_too_many_values_are_refused() -> None:
+    packet = decode_socketio_packet('2["publish",[' + "0," * MAX_NODES + "0]]")
+    assert (packet.refused is not None, packet.data) == (True, [])
+    assert decode_socketio_packet('2["publish","' + "," * MAX_NODES + '"]').refused is None
 
 
 def test_attachments_take_their_places() -> None:

@@ -19,7 +19,7 @@ from gapless.client.gaps import Answer, Ask, Gaps, Live, Output, Past
 from gapless.client.model import ClientEvent, ConnectionLost, Heard, Moved, Refused, Subscribed, Target
 from gapless.client.mqtt import event_of
 from gapless.client.paho_loop import PUBLISH, PahoSession, properties_for
-from gapless.envelope import content_id, read_payload
+from gapless.envelope import content_id, read_received
 from gapless.errors import InvalidPosition
 from gapless.event import Position
 
@@ -279,4 +279,4 @@ def _parse(text: str | None) -> Position | None:
 def _id_of(message: MQTTMessage) -> str | None:
     """The id that the gateway gives a message with a time and without an id (docs/decisions/0004-event-ids.md)."""
     payload = bytes(message.payload)
-    return content_id(message.topic, payload) if read_payload(payload).time is not None else None
+    return content_id(message.topic, payload) if read_received(payload).time is not None else None

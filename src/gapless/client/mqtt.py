@@ -27,7 +27,7 @@ from gapless.client.model import (
     Target,
 )
 from gapless.client.paho_loop import PUBLISH, SUBSCRIBE, PahoSession, properties_for, user_properties
-from gapless.envelope import read_payload
+from gapless.envelope import read_received
 from gapless.errors import InvalidRequest
 
 _QUEUE_LIMIT = 1000
@@ -181,7 +181,7 @@ def event_of(message: MQTTMessage) -> ClientEvent:
         if "id" in said:  # or one that another client published: the position is the one that the gateway adds
             event = msgspec.structs.replace(event, position=said.get("position") or None)
         return event
-    envelope = read_payload(payload)
+    envelope = read_received(payload)
     return ClientEvent(
         id=said.get("id", envelope.id),
         type=said.get("type", envelope.type or "message"),

@@ -34,7 +34,7 @@ def socketio_samples(counts: Mapping[str, int]) -> Iterator[Sample]:
     yield Sample(
         "gapless_connections_refused", "counter", "Connections refused by the gate.", counts["refused"], labels
     )
-    for kind in ("fell_behind", "incomplete"):
+    for kind in ("fell_behind", "incomplete", "too_complex"):
         yield Sample(
             "gapless_socketio_incidents",
             "counter",

@@ -20,7 +20,7 @@ from functools import partial
 
 import msgspec
 
-from gapless.errors import Forbidden, GaplessError, InvalidRequest
+from gapless.errors import Forbidden, GaplessError, InvalidPayload, InvalidRequest
 from gapless.eventlog import EventLog, StateKind, StateWrite
 from gapless.ingress import Accepted, Ingress, Publication
 from gapless.link.connection import Connection
@@ -149,7 +149,11 @@ class Inbound:
         if self._intercept(packet):
             self._settle(packet, ack)
             return
-        publication = self._reader.read(packet, connection.version)
+        try:
+            publication = self._reader.read(packet, connection.version)
+        except InvalidPayload as error:
+            self._reject(packet, ack, error)
+            return
         if publication is None:
             self._stats.echoes += 1
             self._settle(packet, ack)
@@ -170,16 +174,20 @@ class Inbound:
             state = (StateWrite(StateKind.LINK_RECEIVED, self._key(packet.packet_id), digest),)
         try:
             answer = self._ingress.submit(publication, state=state)
-        except (InvalidRequest, Forbidden) as error:  # it can never be taken: the broker is not to send it again
-            self._stats.rejected += 1
-            self._complaints.warn("message refused", packet.topic, error)
-            self._settle(packet, ack)
+        except (InvalidRequest, Forbidden) as error:
+            self._reject(packet, ack, error)
             return
         if packet.qos == 1:
             self._unacknowledged[packet.packet_id] = _Known(digest, answer)
         elif packet.qos == 2:
             self._unreleased[packet.packet_id] = _Known(digest, answer, stored=bool(state))
         self._await(answer, packet, ack)
+
+    def _reject(self, packet: Publish, ack: _Ack | None, error: GaplessError) -> None:
+        """It can never be taken: the broker is not to send it again."""
+        self._stats.rejected += 1
+        self._complaints.warn("message refused", packet.topic, error)
+        self._settle(packet, ack)
 
     def _settle(self, packet: Publish, ack: _Ack | None) -> None:
         """Acknowledge a message that is not handed to the log."""

@@ -54,7 +54,10 @@ class Reader:
     def read(self, packet: Publish, version: ProtocolVersion) -> Publication | None:
         """The publication that a message is; None for one of our own, known without the log.
 
-        Never an error: what is wrong with a message is found by `Ingress`.
+        What else is wrong with a message is found by `Ingress`.
+
+        Raises:
+            TooComplex: see `read_payload`.
         """
         properties = packet.properties or Properties()
         tags = _tags(properties)

@@ -53,7 +53,7 @@ from gapless.transports.mqtt.access import (
     review_session,
     session_name,
 )
-from gapless.transports.mqtt.inbound import Inbound, refuse_another_user
+from gapless.transports.mqtt.inbound import Inbound, reason_of, refuse_another_user
 from gapless.transports.mqtt.output import Output, Writer, encode_fitting
 from gapless.transports.mqtt.reader import Reader
 from gapless.transports.mqtt.sessions import FOREVER
@@ -431,7 +431,7 @@ class Connection:
         except Forbidden as error:
             raise _Refused(ReasonCode.NOT_AUTHORIZED, error.message) from error
         except InvalidRequest as error:
-            raise _Refused(ReasonCode.TOPIC_NAME_INVALID, error.message) from error
+            raise _Refused(reason_of(error), error.message) from error
 
     def _tell_lost(self, answer: Properties, lost: list[str]) -> Properties:
         """Name the filters that the session has lost, where the client can take as much."""

@@ -25,6 +25,7 @@ from gapless.errors import (
     Overloaded,
     PayloadTooLarge,
     RateLimited,
+    TooComplex,
     UnknownTopic,
 )
 from gapless.event import MqttMessage, Origin
@@ -324,8 +325,8 @@ class Inbound:
         if qos == 0:
             if isinstance(error, PayloadTooLarge):
                 self._fail(ReasonCode.PACKET_TOO_LARGE, str(error))
-            elif isinstance(error, InvalidPayload):
-                self._fail(reason, str(error))
+            elif isinstance(error, InvalidPayload) and not isinstance(error, TooComplex):
+                self._fail(reason, str(error))  # not what the client itself announced (MQTT 5 §3.3.2.3.2)
             return
         if self._version is not _V5:
             self._fail(reason, str(error))

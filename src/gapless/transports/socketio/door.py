@@ -187,6 +187,7 @@ class SocketIoDoor:
         return {
             "connections": self.connections,
             "behind": self.behind,
+            "too_complex": self.server.too_complex,
             **msgspec.structs.asdict(self.stats),
         }
 

@@ -10,11 +10,16 @@ from typing import Any
 from engineio import packet as eio
 from socketio import packet as sio
 
+from gapless.envelope import MAX_DEPTH, MAX_NODES, check_depth, check_nodes
+from gapless.errors import TooComplex
+
 SEPARATOR = "\x1e"
 """Between the packets of one polling request or response (Engine.IO 4, packet encoding, HTTP long-polling)."""
 
 MAX_ATTACHMENTS = 10
 """Binary attachments of one Socket.IO packet: they are held until the last one has come."""
+
+_PACKET_DEPTH = MAX_DEPTH + 2  # the data of an event lies in an object, in the list of the packet's arguments
 
 RESERVED_EVENTS = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
@@ -62,7 +67,6 @@ def decode_socketio_packet(encoded: str | bytes) -> Packet:
 
     Raises:
         ValueError: it is none, or none that a client may send.
-        RecursionError: its payload is nested too deep.
     """
     if not encoded or not isinstance(encoded, str):
         raise ValueError("no packet, or binary data that no packet announced")
@@ -70,13 +74,19 @@ def decode_socketio_packet(encoded: str | bytes) -> Packet:
 
 
 class Packet(sio.Packet):  # type: ignore[misc]
-    """The library's Socket.IO packet, refusing what Socket.IO 5 does not know."""
+    """The library's Socket.IO packet, refusing what Socket.IO 5 does not know.
+
+    Attributes:
+        refused: why the payload of an event was left unread: too many values, or nested too deep.
+    """
+
+    refused: TooComplex | None = None
 
     def decode(self, encoded_packet: str) -> int:
         """Read a packet (Socket.IO 5, packet encoding); how many attachments follow it.
 
         Raises:
-            ValueError, RecursionError: see `decode_socketio_packet`.
+            ValueError: see `decode_socketio_packet`.
         """
         header = _HEADER.match(encoded_packet)
         if header is None:
@@ -86,9 +96,32 @@ class Packet(sio.Packet):  # type: ignore[misc]
         self.namespace = namespace and namespace.partition("?")[0]
         self.id = int(identifier) if identifier else None
         rest = encoded_packet[header.end() :]
-        self.data = self.json.loads(rest) if rest else None
-        self._check_payload()
+        try:
+            self.data = self._read(rest) if rest else None
+        except TooComplex as error:
+            if self.packet_type not in (sio.EVENT, sio.BINARY_EVENT):
+                raise ValueError(error.message) from error
+            self.refused, self.data = error, []
+        else:
+            self._check_payload()
         return self._check_attachments(attachments)
+
+    def _read(self, text: str) -> Any:
+        """The payload, within the bounds that every door has for JSON.
+
+        Raises:
+            TooComplex: it is not.
+            ValueError: it is no JSON.
+        """
+        if len(text) > MAX_NODES:  # less cannot be too many values
+            check_nodes(text.encode(errors="replace"))
+        try:
+            data = self.json.loads(text)
+        except RecursionError as error:
+            raise TooComplex("the payload is nested too deep", hint="flatten it", limit=MAX_DEPTH) from error
+        if text.count("[") + text.count("{") > _PACKET_DEPTH:  # else it cannot be nested deeper
+            check_depth(data, _PACKET_DEPTH)
+        return data
 
     def _check_payload(self) -> None:
         data: Any = self.data

@@ -11,6 +11,7 @@ from typing import Any
 import socketio
 from socketio import packet as sio
 
+from gapless.errors import TooComplex
 from gapless.transports.socketio.packets import Packet, decode_socketio_packet
 
 logger = logging.getLogger("gapless.socketio")
@@ -84,10 +85,14 @@ class ProtocolServer(socketio.AsyncServer):  # type: ignore[misc]
 
     Args:
         connect_within: seconds after which a connection that is in no namespace is closed.
+
+    Attributes:
+        too_complex: events refused unread; see `Packet.refused`.
     """
 
     def __init__(self, *, connect_within: float = CONNECT_WITHIN, **options: Any) -> None:
         super().__init__(serializer=Packet, **options)
+        self.too_complex = 0
         self._connect_within = connect_within
         self._greetings: dict[str, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -131,13 +136,16 @@ class ProtocolServer(socketio.AsyncServer):  # type: ignore[misc]
         """
         try:
             packet = self._read(eio_sid, data)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             logger.debug("connection %s sent no packet of Socket.IO, and is closed: %s", eio_sid, error)
             await self._end(eio_sid)
             return
         if packet is None:
             return
         namespace = packet.namespace or "/"
+        if packet.refused is not None:
+            await self._refuse_event(eio_sid, namespace, packet.id, packet.refused)
+            return
         match packet.packet_type:
             case sio.CONNECT:
                 await self._connect(eio_sid, namespace, packet.data)
@@ -152,7 +160,7 @@ class ProtocolServer(socketio.AsyncServer):  # type: ignore[misc]
         """A whole packet; None where attachments are still to come.
 
         Raises:
-            ValueError, RecursionError: it is none, or one for a namespace that the client is not in.
+            ValueError: it is none, or one for a namespace that the client is not in.
         """
         packet: Packet | None = self._binary_packet.get(eio_sid)
         if packet is not None:
@@ -206,6 +214,14 @@ class ProtocolServer(socketio.AsyncServer):  # type: ignore[misc]
         if eio_sid not in self.environ:
             return  # it left before its turn
         await super()._handle_connect(eio_sid, namespace, data)
+
+    async def _refuse_event(self, eio_sid: str, namespace: str, number: int | None, error: TooComplex) -> None:
+        """Acknowledge an event with an error, where its client wants to know; the connection goes on."""
+        self.too_complex += 1
+        logger.debug("an event of connection %s was refused: %s", eio_sid, error)
+        if number is not None:
+            answer = [{"ok": False, "error": error.to_wire()}]
+            await self._send_packet(eio_sid, Packet(sio.ACK, data=answer, namespace=namespace, id=number))
 
     async def _refuse(self, eio_sid: str, namespace: str, message: str) -> None:
         refusal = Packet(sio.CONNECT_ERROR, data={"message": message}, namespace=namespace)
