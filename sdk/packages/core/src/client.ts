@@ -17,7 +17,7 @@ import { loaders } from "./transports/index.ts";
 import type { HttpDoor, Incoming, OpenContext, TransportLoaders } from "./transport.ts";
 import type {
   Client, ClientEvents, ClientOptions, DeviceSignal, EventMap, Observable, Platform, Presence, Profile, Publication, Published,
-  RealtimeEvent, Room, Status, TransportName, Unsubscribe,
+  RealtimeEvent, Room, Status, TextStorage, TransportName, Unsubscribe,
 } from "./types.ts";
 
 const LADDERS: Record<Profile, readonly TransportName[]> = {
@@ -206,6 +206,7 @@ class HybridClient implements Client, PresenceDoor {
       this.storageFails(storageFailed(error));
     }
     if (this.tabs?.leads !== false) await this.outbox.adopt();
+    this.outbox.start();
   }
 
   /** Share the connection with other tabs, where this is a tab. */
@@ -295,14 +296,18 @@ class HybridClient implements Client, PresenceDoor {
   }
 
   private keepCursor(position: string): void {
+    const { storage, tabStorage } = this.platform;
+    this.keep(tabStorage, this.key, position);
+    // Of several tabs the leading one keeps the user's.
+    if (this.tabs?.leads !== false) this.keep(storage, `${this.key}:cursor`, position);
+  }
+
+  private keep(storage: TextStorage | undefined, key: string, text: string): void {
+    const failed = (error: unknown) => this.storageFails(storageFailed(error));
     try {
-      const { storage, tabStorage } = this.platform;
-      tabStorage?.setItem(this.key, position);
-      if (this.tabs?.leads === false) return; // the leading tab keeps the user's
-      const kept = storage.setItem(`${this.key}:cursor`, position);
-      if (kept) kept.then(undefined, (error: unknown) => this.storageFails(storageFailed(error)));
+      storage?.setItem(key, text)?.then(undefined, failed);
     } catch (error) {
-      this.storageFails(storageFailed(error));
+      failed(error);
     }
   }
 

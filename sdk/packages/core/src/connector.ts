@@ -248,7 +248,7 @@ export class Connector implements LinkHost {
   }
 
   /** Open a link and make it whole. `quiet`: beside another one that is whole. */
-  private async open(name: TransportName, about: View, signal: AbortSignal, quiet: boolean): Promise<Link> {
+  private async open(name: TransportName, about: View, signal: AbortSignal, quiet: boolean, again = false): Promise<Link> {
     const { options } = this;
     const transport = this.transports.get(name) as Transport;
     const link = new Link(name, this);
@@ -267,6 +267,10 @@ export class Connector implements LinkHost {
       return link;
     } catch (error) {
       link.close();
+      if (toError(error).code === "unauthorized") {
+        options.tokens.refuse(link.token);
+        if (!again && !signal.aborted && (await options.tokens.get()) !== link.token) return this.open(name, about, signal, quiet, true);
+      }
       throw error;
     }
   }

@@ -81,6 +81,7 @@ export class Gateway implements HttpDoor {
     if (typeof wire?.code === "string") return fromWire(wire);
     // A proxy that has lost its gateway is a network that fails; another server is none.
     const { status } = response;
+    if (status === 413) return new GaplessError("payload_too_large", "a proxy before the gateway refuses bodies of this size (413)", { hint: "raise the proxy's limit" });
     return status >= 502 || status === 429 ? new GaplessError("network", `answered ${status}`, { retryable: true }) : this.stranger(status);
   }
 
@@ -97,7 +98,7 @@ export class Gateway implements HttpDoor {
         throw toError(cause);
       });
       try {
-        return JSON.parse(text) as T;
+        return (JSON.parse(text) ?? {}) as T;
       } catch {
         throw this.stranger();
       }

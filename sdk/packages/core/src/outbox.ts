@@ -37,6 +37,8 @@ export class Outbox {
   private lastSeq = 0;
   private sending = false;
   private alone = false;
+  /** Whether leftovers were looked for: they are sent first. */
+  private isReady = false;
   private isClosed = false;
   private waits = false;
   private cancelRetry = () => {};
@@ -68,9 +70,16 @@ export class Outbox {
     if (this.isClosed) return;
     const known = new Set(this.queue.map(({ id }) => id));
     this.queue = [...leftovers.filter(({ id }) => !known.has(id)), ...this.queue];
+    this.lastSeq = Math.max(this.lastSeq, ...leftovers.map(({ seq }) => seq)); // the clock may have been put back
     this.bytes = this.queue.reduce((sum, { body }) => sum + body.length, 0);
     this.options.changed(this.length);
     this.wake();
+  }
+
+  /** Send from now on: what an earlier life left was looked for. */
+  start(): void {
+    this.isReady = true;
+    void this.flush();
   }
 
   /** Keep a publication and send it; see `Client.publish`. */
@@ -112,7 +121,7 @@ export class Outbox {
   }
 
   private async flush(): Promise<void> {
-    if (this.sending || this.waits || this.isClosed) return;
+    if (this.sending || this.waits || this.isClosed || !this.isReady) return;
     this.sending = true;
     while (this.queue.length && !this.isClosed) {
       const batch = this.batch();

@@ -24,6 +24,11 @@ export class FakeGateway implements HttpDoor {
   readonly conditions: Record<Door, Condition> = { socketio: "up", mqtt: "up", sse: "up", poll: "up", http: "up" };
   readonly attempts: Partial<Record<TransportName, number>> = {};
   readonly denied = new Set<string>();
+  /** What connections showed, and what those that live were given in its place. */
+  readonly tokens: (string | null)[] = [];
+  readonly renewed: (string | null)[] = [];
+  /** Tokens that are refused. */
+  readonly refused = new Set<string | null>();
   readonly rejected: Record<string, string> = {};
   readonly notOverMqtt: readonly string[];
   published: string[] = [];
@@ -102,9 +107,11 @@ export class FakeGateway implements HttpDoor {
   }
 
   private transport(name: TransportName): Transport {
-    return async (_context, sink) => {
+    return async ({ token }, sink) => {
       this.attempts[name] = (this.attempts[name] ?? 0) + 1;
+      this.tokens.push(token);
       await this.pass(name);
+      if (this.refused.has(token)) throw unauthorized();
       const connection: Connection = { name, sink, rooms: new Set(), held: [], pings: [] };
       this.connections.push(connection);
       let first = true;
@@ -121,6 +128,12 @@ export class FakeGateway implements HttpDoor {
         },
         close: () => this.drop(connection),
       };
+      if (name === "socketio") {
+        session.renew = async (token) => {
+          if (this.refused.has(token)) throw unauthorized();
+          this.renewed.push(token);
+        };
+      }
       if (name === "socketio" || name === "mqtt") {
         session.ping = () => (this.conditions[name] === "silent" ? new Promise((resolve) => connection.pings.push(resolve)) : Promise.resolve());
       }

@@ -32,7 +32,7 @@ export async function folderOutbox(folder: string, name: string): Promise<Outbox
     else entries.set(entry.id, entry);
   }
   const whole = () => [...entries.values()].map((entry) => `${JSON.stringify(entry)}\n`).join("");
-  replace(path, whole());
+  replace(path, whole(), true);
   let file = openSync(path, "a");
   let removals = 0;
 
@@ -52,15 +52,16 @@ export async function folderOutbox(folder: string, name: string): Promise<Outbox
       if (++removals < COMPACT_AFTER) return;
       removals = 0;
       closeSync(file);
-      replace(path, whole());
+      replace(path, whole(), true);
       file = openSync(path, "a");
     },
     close: () => closeSync(file),
   };
 }
 
-function replace(path: string, text: string): void {
-  writeFileSync(`${path}.new`, text);
+/** `sync`: the text is on the disk before it takes the old one's place, so that a power cut leaves one of the two. */
+function replace(path: string, text: string, sync = false): void {
+  writeFileSync(`${path}.new`, text, { flush: sync });
   renameSync(`${path}.new`, path);
 }
 
