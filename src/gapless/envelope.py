@@ -203,6 +203,8 @@ def _encode_checked(document: object) -> bytes:
     except RecursionError:
         check_depth(document)
         raise
+    except UnicodeEncodeError as error:
+        raise InvalidPayload("the data has half of a surrogate pair, which is no character") from error
     if _brackets(data) > MAX_DEPTH:  # else it cannot be nested deeper
         check_depth(document)
     return data

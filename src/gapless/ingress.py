@@ -106,7 +106,7 @@ class _Promise(Reply):
 
     def accepted(self, record: Record, *, duplicate: bool) -> None:
         if not self.future.done():
-            self.future.set_result(_answer(self._event, record, duplicate=duplicate))
+            self.future.set_result(answer_of(self._event, record, duplicate=duplicate))
 
     def refused(self, error: BaseException) -> None:
         if not self.future.done():
@@ -151,9 +151,10 @@ class Ingress:
             InvalidRequest, LogUnavailable, Overloaded: at once, with nothing accepted; `reply` is not told.
         """
         event, ephemeral = self.make_event(publication)
-        self._take(event, reply, state, ephemeral=ephemeral)
+        self.hand_in(event, reply, state, ephemeral=ephemeral)
 
-    def _take(self, event: Event, reply: Reply, state: Sequence[StateWrite], *, ephemeral: bool) -> None:
+    def hand_in(self, event: Event, reply: Reply, state: Sequence[StateWrite] = (), *, ephemeral: bool) -> None:
+        """The second half of `take`, for an event of `make_event`."""
         if not ephemeral:
             self.log.append_one(event, reply, state=state)
             return
@@ -190,7 +191,7 @@ class Ingress:
         event, ephemeral = self.make_event(publication)
         promise = _Promise(self, event)
         try:
-            self._take(event, promise, state, ephemeral=ephemeral)
+            self.hand_in(event, promise, state, ephemeral=ephemeral)
         except GaplessError as error:
             promise.refused(error)
         return promise.future
@@ -222,7 +223,7 @@ class Ingress:
                     self.duplicates += 1
                 else:
                     self.accepted_durable += 1
-                answers.append(_answer(event, record, duplicate=duplicate))
+                answers.append(answer_of(event, record, duplicate=duplicate))
         return answers
 
     def make_event(self, publication: Publication) -> tuple[Event, bool]:
@@ -239,7 +240,7 @@ class Ingress:
             size = max(size, len(mqtt.payload))
         if size > self.limits.payload_bytes:
             raise self._too_large(size)
-        topic = publication.topic
+        topic = publication.topic if publication.topic is not None else envelope.topic
         route = None if topic is None else self._routes.get(topic)
         if topic is None or route is None:
             topic = self.topic_of(publication)
@@ -338,7 +339,8 @@ def _note_failure(done: Future[None]) -> None:
         logger.error("a retained message could not be stored: %s", error)
 
 
-def _answer(submitted: Event, record: Record, *, duplicate: bool) -> Accepted:
+def answer_of(submitted: Event, record: Record, *, duplicate: bool) -> Accepted:
+    """What a publisher is told of a stored event."""
     event = record.event
     if event.topic != submitted.topic:
         # The id is that of an event elsewhere, of which the publisher may not know more than that.

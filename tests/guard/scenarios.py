@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
-from gapless.auth import AuthOptions, DevelopmentGate, Gate, PolicyGate
+from gapless.auth import AuthOptions, DevelopmentGate, Gate, Identity, PolicyGate
 from gapless.envelope import Envelope
 from gapless.event import Origin
 from gapless.eventlog import MemoryLog
@@ -20,10 +20,13 @@ from gapless.transports.http.request import Request
 from gapless.transports.mqtt import MqttEdge
 from gapless.transports.mqtt.tcp import TcpProtocol
 from gapless.transports.raw_http import LendingHttp
-from gapless.transports.raw_websocket import SCOPE_KEY
+from gapless.transports.raw_websocket import SCOPE_KEY, LendingWebSocket
+from gapless.transports.socketio.access import Access
 from gapless.transports.socketio.client import Client, Stats
 from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.outgoing import OutgoingQueue
+from gapless.transports.socketio.publishing import Publishing
+from gapless.transports.socketio.server import Server
 from tests.gates import UNWATCHED
 from tests.guard.counting import Scenario
 
@@ -227,6 +230,36 @@ class RuledMqttPublisher(MqttPublisher):
     def make_gate() -> Gate:
         options = AuthOptions(secret="of-thirty-two-bytes-and-a-few-more", anonymous_roles=("MANAGER",))
         return PolicyGate(crm_map(), options)
+
+
+class SocketIoPublisher(Middle):
+    """A Socket.IO publisher on a WebSocket: from its packets to the acknowledgements. One packet a reader."""
+
+    async def connect(self, readers: int) -> None:
+        gate, fanout, clients = DevelopmentGate(), RoomFanout(lambda: _NOW), dict[str, Client]()
+        access = Access(gate, server=cast(Server, None), fanout=fanout, save=self.save)
+        queue = OutgoingQueue(max_messages=1000, max_bytes=1 << 20)
+        queue.attach(cast(LendingWebSocket, SimpleNamespace(transport=CountingSocket(self))))
+        client = Client(
+            sid="s", eio_sid="e", pid="p", access=access, queue=queue, hub=self.hub, position=0, stats=Stats()
+        )
+        client.lease = gate.hold(Identity(user_id="ana"), client)
+        client.started = True
+        clients["s"] = client
+        self.publishing = Publishing(ingress=self.ingress, gate=gate, access=access, clients=clients)
+        document = b'{"topic":"%b","data":%b}' % (TOPIC.encode(), DATA)
+        self.packets = [f'2{number}["publish",{document.decode()}]' for number in range(readers)]
+
+    @staticmethod
+    async def save(client: Client) -> None:
+        raise AssertionError("nothing changes")
+
+    async def event(self) -> None:
+        due = self.writes + len(self.packets)
+        for packet in self.packets:
+            assert self.publishing.at_once("s", packet)
+        while self.writes < due:
+            await asyncio.sleep(0)
 
 
 class HttpScenario(Middle):

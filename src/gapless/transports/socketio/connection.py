@@ -111,29 +111,43 @@ class EngineSocket(PollingSocket):
 
     def message(self, data: str | bytes) -> None:
         """A WebSocket message. Handled in order; the socket is not read while too many wait."""
-        if data == _PONG and self._working is None:
+        if self._working is not None:
+            self._keep(data)
+            return
+        if data == _PONG:
             self.schedule_ping()
             return
+        wait = self._charge(data)
+        if wait or not self.server.at_once(self, data):
+            self._keep(data, wait)
+
+    def _keep(self, data: Any, wait: float = 0.0) -> None:
+        """Handle it once those before it are, after some seconds."""
         if self._inbox is None:
             self._inbox = deque()
         self._inbox.append(data)
         if len(self._inbox) == HELD_BACK and self._raw is not None:
             self._raw.transport.pause_reading()
         if self._working is None:
-            self._working = asyncio.create_task(self._work(self._inbox), name=f"engineio-{self.sid}")
+            self._working = asyncio.create_task(self._work(self._inbox, wait), name=f"engineio-{self.sid}")
 
-    async def _work(self, inbox: deque[Any]) -> None:
+    def _charge(self, data: str | bytes) -> float:
+        """Count a message; seconds until it may be handled. What comes meanwhile is held back."""
+        return self.visit.spend(0, len(data)) if self.visit.limited else 0.0
+
+    async def _work(self, inbox: deque[Any], wait: float) -> None:
         while inbox:
             held_back = len(inbox) >= HELD_BACK
             data = inbox.popleft()
             if held_back and len(inbox) < HELD_BACK and self._raw is not None and data is not _LOST:
                 self._raw.transport.resume_reading()
-            if self.visit.limited and data is not _LOST and (wait := self.visit.spend(0, len(data))):
-                await asyncio.sleep(min(wait, PATIENCE))  # what comes meanwhile is held back
+            if wait:
+                await asyncio.sleep(min(wait, PATIENCE))
             if data is _LOST or not await self._take(data):
                 inbox.clear()
                 await self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
                 self.server.sockets.pop(self.sid, None)
+            wait = self._charge(inbox[0]) if inbox and inbox[0] is not _LOST else 0.0
         self._working = self._inbox = None
 
     async def _take(self, data: str | bytes) -> bool:
@@ -160,7 +174,7 @@ class EngineSocket(PollingSocket):
         """See `WriterEvents`. What the client sent before is handled first."""
         self.queue.detach()
         self._raw = None
-        self.message(_LOST)  # type: ignore[arg-type]
+        self._keep(_LOST)
 
     # --- the end
 

@@ -13,7 +13,6 @@ import socketio
 
 from gapless.auth import Credentials, Gate, Identity, review
 from gapless.delivery import Cursor
-from gapless.envelope import Envelope, read_envelope
 from gapless.errors import (
     GaplessError,
     InvalidPosition,
@@ -23,16 +22,17 @@ from gapless.errors import (
     RateLimited,
     Unauthorized,
 )
-from gapless.event import Origin, Position, format_time
+from gapless.event import Position, format_time
 from gapless.eventlog import EVERYTHING, EventLog
 from gapless.hub import Hub
-from gapless.ingress import Ingress, Publication
+from gapless.ingress import Ingress
 from gapless.presence import Presence
 from gapless.topicmap import Alias
 from gapless.topicmap.row import as_text, fill
 from gapless.transports.socketio.access import Access
 from gapless.transports.socketio.client import REVOKED, Client, Stats, encode_event
 from gapless.transports.socketio.fanout import RoomFanout
+from gapless.transports.socketio.publishing import PUBLISH, Publishing, refusal
 from gapless.transports.socketio.server import CERTIFICATE, VISIT, Server
 from gapless.transports.socketio.sessions import SessionStore, StoredSession, new_pid, subscriptions_of
 
@@ -105,6 +105,8 @@ class SocketIoDoor:
         self._aliases = {alias.event: alias for alias in self._map.aliases}
         self.server = self._make_server()
         self._access = Access(gate, server=self.server, fanout=self._fanout, save=self._save)
+        self._publishing = Publishing(ingress=ingress, gate=gate, access=self._access, clients=self._clients)
+        self._serve()
         self.app = socketio.ASGIApp(self.server, socketio_path=self.options.path)
 
     def _make_server(self) -> Server:
@@ -122,18 +124,22 @@ class SocketIoDoor:
             engineio_logger=_quiet("gapless.socketio.engine"),
         )
         server.lifecycle = self
+        return server
+
+    def _serve(self) -> None:
+        server = self.server
+        server.at_once = self._publishing.at_once
         server.on("connect", self._on_connect)
         server.on("disconnect", self._on_disconnect)
         server.on("subscribe", self._answering(self._on_subscribe))
         server.on("unsubscribe", self._answering(self._on_unsubscribe))
-        server.on("publish", self._answering(self._on_publish))
+        server.on(PUBLISH, self._answering(self._publishing.request))
         server.on("presence", self._answering(self._on_presence))
         server.on("authenticate", self._answering(self._on_authenticate))
         server.on(PING, self._answering(self._on_ping))
         server.on("*", self._on_unknown)
         for event in self._aliases:
             server.on(event, self._alias_handler(self._aliases[event]))
-        return server
 
     async def start(self) -> None:
         """Begin: forget sessions that are too old, then take part in the fan-out."""
@@ -450,22 +456,6 @@ class SocketIoDoor:
     async def _on_ping(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
         return {"ok": True}
 
-    async def _on_publish(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
-        envelope = _envelope(document)
-        publication = Publication(
-            envelope=envelope,
-            origin=Origin("socketio", client.sid),
-            qos=_qos(document.get("qos")),
-            retain=_retain(document.get("retain")),
-            user_id=client.identity.speaker(envelope.user_id),
-            allow=lambda topic: self._gate.check_publish(client.identity, topic),
-        )
-        submitted = await self._access.decided(
-            client, lambda: self._ingress.submit(publication), topics=(self._ingress.topic_of(publication),)
-        )
-        accepted = await submitted
-        return {"ok": True, **msgspec.structs.asdict(accepted)}
-
     def _alias_handler(self, alias: Alias) -> Callable[..., Awaitable[dict[str, Any]]]:
         async def run(client: Client, document: dict[str, Any]) -> dict[str, Any]:
             room = _alias_room(alias, document)
@@ -494,11 +484,8 @@ class SocketIoDoor:
                 if not isinstance(document, dict):
                     raise InvalidRequest("the argument is not an object", hint='send {"rooms": ["org:global"]}')
                 return await handler(client, document)
-            except GaplessError as error:
-                return {"ok": False, "error": error.to_wire()}
-            except Exception:
-                logger.exception("a request of client %s failed", sid)
-                return {"ok": False, "error": GaplessError("the gateway failed; its log says why").to_wire()}
+            except Exception as error:
+                return refusal(error, sid)
 
         return answer
 
@@ -558,29 +545,6 @@ def _rooms(document: dict[str, Any]) -> list[str]:
 def _check_count(rooms: Set[str], limit: int) -> None:
     if len(rooms) > limit:
         raise Overloaded(f"more than {limit} rooms on one connection", hint="unsubscribe from some", limit=limit)
-
-
-def _envelope(document: dict[str, Any]) -> Envelope:
-    data = document.get("data")
-    if not isinstance(data, bytes | bytearray):
-        return read_envelope(document)
-    envelope = read_envelope({key: value for key, value in document.items() if key != "data"})
-    envelope.data, envelope.decoded, envelope.binary = bytes(data), None, True
-    return envelope
-
-
-def _qos(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or value not in (0, 1, 2):
-        raise InvalidRequest("qos is not 0, 1 or 2", hint="leave it out for the topic map's")
-    return int(str(value))
-
-
-def _retain(value: object) -> bool | None:
-    if value is None or isinstance(value, bool):
-        return value
-    raise InvalidRequest("retain is not true or false", hint="leave it out for the topic map's")
 
 
 def _alias_room(alias: Alias, document: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from engineio import packet as eio
@@ -91,8 +92,12 @@ class Engine(PollingServer):
 
     Args:
         max_waiting_messages, max_waiting_bytes: see `OutgoingQueue`.
+
+    Attributes:
+        message_at_once: handles one text message of a session by a call, or says that it cannot.
     """
 
+    message_at_once: Callable[[str, str], bool] | None = None
     sockets: dict[str, EngineSocket]
 
     def __init__(
@@ -102,6 +107,16 @@ class Engine(PollingServer):
         self._max_waiting_messages = max_waiting_messages
         self._max_waiting_bytes = max_waiting_bytes
         self.pings = Pings(interval=self.ping_interval, timeout=self.ping_timeout)
+
+    def at_once(self, socket: EngineSocket, data: str | bytes) -> bool:
+        """Handle a WebSocket message by a call. False where it needs a task; then nothing happened."""
+        return (
+            self.message_at_once is not None
+            and isinstance(data, str)
+            and data[:1] == "4"
+            and len(data) <= self.max_http_buffer_size
+            and self.message_at_once(socket.sid, data[1:])
+        )
 
     def create_queue(self, *args: Any, **options: Any) -> OutgoingQueue:
         """The queue of a new connection."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from socketio import packet as sio
@@ -94,6 +94,10 @@ class Server(ProtocolServer):
         namespace: the namespace whose clients the lifecycle serves.
         admissions: most clients that may be connecting at a time; more wait their turn, so
             that a storm of returning clients does not starve those that are connected.
+
+    Attributes:
+        lifecycle: what is told of connections.
+        at_once: handles a packet of a session by a call, or says that it needs a task.
     """
 
     lifecycle: Lifecycle
@@ -103,6 +107,9 @@ class Server(ProtocolServer):
         self._served = namespace
         self._admission = asyncio.Semaphore(admissions)
         self._connecting: set[str] = set()
+        self.at_once: Callable[[str, str], bool] | None = None
+        self._to_begin = 0
+        self.eio.message_at_once = self._at_once
 
     def _engineio_server_class(self) -> type[Engine]:
         return Engine
@@ -152,6 +159,22 @@ class Server(ProtocolServer):
             finally:
                 self.manager.returning.pop(eio_sid, None)
                 self.lifecycle.settled(eio_sid)
+
+    def _at_once(self, eio_sid: str, data: str) -> bool:
+        if self.at_once is None or self._to_begin or eio_sid in self._binary_packet or self._served != "/":
+            return False
+        sid = self.manager.sid_from_eio_sid(eio_sid, self._served)
+        return sid is not None and self.at_once(sid, data)
+
+    async def _handle_event(self, eio_sid: str, namespace: str, number: int | None, data: list[Any]) -> None:
+        sid = self.manager.sid_from_eio_sid(eio_sid, namespace or "/")
+        if self.manager.is_connected(sid, namespace or "/"):  # else the library does nothing
+            self._to_begin += 1  # it makes a task: until that runs, no later packet may take the short way
+        await super()._handle_event(eio_sid, namespace, number, data)
+
+    async def _handle_event_internal(self, *args: Any) -> None:
+        self._to_begin -= 1
+        await super()._handle_event_internal(*args)
 
     async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
         served = pkt.packet_type == sio.CONNECT and (pkt.namespace or "/") == self._served
