@@ -66,6 +66,7 @@ LONG = {
     "a number beyond ten digits": ('4212345678901234["publish",{"topic":"%s","data":1}]', 1),
     "half a surrogate": ('425["publish",{"topic":"%s","data":"\\ud83d"}]', None),
     "not a number": ('425["publish",{"topic":"%s","data":NaN}]', None),
+    "perhaps too deep": ('425["publish",{"topic":"%s","data":' + "[" * 80 + "]" * 80 + "}]", None),
     "no object": ('425["publish","%s"]', None),
 }
 

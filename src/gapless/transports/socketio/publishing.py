@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from gapless.auth import Gate
-from gapless.envelope import MAX_NODES, Envelope, read_envelope
+from gapless.envelope import MAX_DEPTH, MAX_NODES, Envelope, read_envelope
 from gapless.errors import GaplessError, InvalidRequest, NotDecided
 from gapless.event import Event, Origin, Record
 from gapless.ingress import Ingress, Publication, Reply, answer_of
@@ -67,8 +67,10 @@ class Publishing:
             Whether it was taken in or refused, and was or will be acknowledged. If not, nothing happened.
         """
         start = packet.find("[", 1, _LONGEST_ID + 2)
-        if start < 0 or packet[0] != "2" or not packet.startswith(_BEGINNING, start) or len(packet) > MAX_NODES:
+        if start < 0 or packet[0] != "2" or not packet.startswith(_BEGINNING, start):
             return False
+        if len(packet) > MAX_NODES or packet.count("[") + packet.count("{") > MAX_DEPTH:
+            return False  # perhaps too complex: looked at there
         wanted = packet[1:start]
         client = self._clients.get(sid)
         if client is None or not client.started or client.waiting or (wanted and not _is_number(wanted)):
