@@ -62,6 +62,7 @@ async def test_connect_says_all_a_client_needs() -> None:
         lead, user = answer["rooms"]
         assert lead == {
             "room": "lead:1",
+            "room_filter": "$room/lead:1",
             "filters": [f"crm/leads/1/{verb}" for verb in verbs],
             "mqtt": False,
             "match": [
@@ -83,6 +84,8 @@ async def test_connect_offers_only_what_there_is() -> None:
     async with running(Site(offers=lambda: offers)) as site:
         answer = await connect(site)
         assert [way["name"] for way in answer["transports"]] == ["sse", "poll"]
+        (lead,) = (await connect(site, "?rooms=lead:1"))["rooms"]
+        assert "room_filter" not in lead
 
 
 async def test_connect_names_the_public_address() -> None:
@@ -122,7 +125,12 @@ async def test_connect_tells_rooms_that_are_refused_beside_the_others(site: Site
     answer = await connect(site, "?rooms=nothing:1,lead:1,topic:other/thing&partial=1")
     *heard, refused = answer["rooms"]
     assert [room["room"] for room in heard] == ["lead:1", "topic:other/thing"]
-    assert heard[1] == {"room": "topic:other/thing", "filters": ["other/thing"], "mqtt": True}
+    assert heard[1] == {
+        "room": "topic:other/thing",
+        "room_filter": "$room/topic:other/thing",
+        "filters": ["other/thing"],
+        "mqtt": True,
+    }
     assert (refused["room"], refused["error"]["code"]) == ("nothing:1", "unknown_room")
 
 

@@ -31,9 +31,10 @@ from gapless.mqtt import (
     Subscribe,
     SubscriptionRequest,
     Will,
+    room_filter,
 )
 from tests.matrix.people import SECRET, Person, people, rooms_of, strangers, topics_of
-from tests.mqtt_edge.support import V5, V311, Client, until
+from tests.mqtt_edge.support import V5, V311, Client, close_clients, until
 
 WILDCARDS = {
     "#": (),
@@ -62,6 +63,7 @@ async def running(keys: Path) -> AsyncIterator[Gateway]:
     )
     async with Gateway(settings) as gateway:
         yield gateway
+    await close_clients()
 
 
 @pytest.fixture
@@ -121,7 +123,6 @@ async def listen_mqtt(
     kind = f"mqtt {version.name}{' shared' if shared else ''}"
     client, connack = await mqtt(gateway, person.token, version, f"{person.name}-{kind}")
     assert connack.reason_code is ReasonCode.SUCCESS
-    listener = Listener(kind)
     share = f"$share/{quote(person.name, safe='')}/" if shared else ""
     heard = {topic: person.hears_topic(gateway.topic_map, topic) for topic in topics_of(gateway.topic_map)}
     heard |= {
@@ -129,8 +130,24 @@ async def listen_mqtt(
         for name, shown in WILDCARDS.items()
     }
     heard["$SYS/#"] = False
+    return await _listen_mqtt(client, Listener(kind), person, {share + name: may for name, may in heard.items()}, stack)
+
+
+async def listen_mqtt_rooms(
+    gateway: Gateway, person: Person, version: ProtocolVersion, rooms: list[str], stack: AsyncExitStack
+) -> Listener:
+    kind = f"mqtt {version.name} rooms"
+    client, _ = await mqtt(gateway, person.token, version, f"{person.name}-{kind}")
+    heard = {room_filter(room): person.hears_room(room) for room in rooms}
+    return await _listen_mqtt(client, Listener(kind), person, heard, stack)
+
+
+async def _listen_mqtt(
+    client: Client, listener: Listener, person: Person, heard: dict[str, bool], stack: AsyncExitStack
+) -> Listener:
+    kind, version = listener.name, client.version
     for name, expected in heard.items():
-        client.send(Subscribe(next(client.ids), [SubscriptionRequest(share + name, 1)]))
+        client.send(Subscribe(next(client.ids), [SubscriptionRequest(name, 1)]))
         (code,) = (await client.expect_among(Suback)).reason_codes
         cell(not code.is_failure, expected, kind, "subscribe", person.name, name)
         if not expected:
@@ -183,6 +200,10 @@ async def test_every_cell_and_no_leak(keys: Path) -> None:
             for version, shared in ((V311, False), (V5, False), (V5, True)):
                 listener = await listen_mqtt(gateway, person, version, stack, shared=shared)
                 ears.append((person, listener, []))
+            ears += [
+                (person, await listen_mqtt_rooms(gateway, person, version, rooms, stack), allowed)
+                for version in (V311, V5)
+            ]
             for topic in topics:
                 answer = await http.post("/api/events", json={"topic": topic}, headers=bearer(person.token))
                 assert answer.status_code in (201, 403)
@@ -208,7 +229,7 @@ async def test_every_cell_and_no_leak(keys: Path) -> None:
             for event_id, topic in sent.items():
                 expected = (
                     bool(set(gateway.topic_map.rooms_of(gateway.topic_map.route(topic), {})) & set(allowed))
-                    if listener.name == "socketio"
+                    if listener.name == "socketio" or listener.name.endswith("rooms")
                     else person.hears_topic(gateway.topic_map, topic)
                 )
                 cell(event_id in listener.heard, expected, "hears", listener.name, person.name, topic)

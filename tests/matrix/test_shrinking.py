@@ -20,7 +20,7 @@ from gapless.topicmap import Row, TopicMap
 from gapless.topicmap.rules import RoomRule
 from tests.http.conftest import SseReader
 from tests.matrix.people import SECRET, token
-from tests.mqtt_edge.support import V5, V311, Client, until
+from tests.mqtt_edge.support import V5, V311, Client, close_clients, until
 
 SECRET_ROOM, OPEN_ROOM = "r:1", "r:2"
 TOPIC, MARKER = "t/1/e", "t/2/e"
@@ -66,6 +66,7 @@ async def site() -> Any:
         site = Site(stack)
         await site.open()
         yield site
+    await close_clients()
 
 
 async def mqtt(site: Site, version: ProtocolVersion) -> tuple[Client, Connack]:
@@ -81,12 +82,16 @@ def with_expiry(connect: Connect) -> Connect:
 
 
 @VERSIONS
-@pytest.mark.parametrize("share", ["", "$share/g/"], ids=["", "shared"])
+@pytest.mark.parametrize(
+    "filters",
+    [(TOPIC, MARKER), (f"$share/g/{TOPIC}", f"$share/g/{MARKER}"), (f"$room/{SECRET_ROOM}", f"$room/{OPEN_ROOM}")],
+    ids=["topics", "shared", "rooms"],
+)
 @pytest.mark.parametrize("away", [False, True], ids=["connected", "away"])
-async def test_mqtt(site: Site, version: ProtocolVersion, share: str, away: bool) -> None:
+async def test_mqtt(site: Site, version: ProtocolVersion, filters: tuple[str, str], away: bool) -> None:
     client, _ = await mqtt(site, version)
-    for number, topic in enumerate((TOPIC, MARKER), 1):
-        client.send(Subscribe(number, [SubscriptionRequest(share + topic, 1)]))
+    for number, name in enumerate(filters, 1):
+        client.send(Subscribe(number, [SubscriptionRequest(name, 1)]))
         assert not (await client.expect(Suback)).reason_codes[0].is_failure
     if away:
         await client.drop()

@@ -113,11 +113,16 @@ async def running_edge(
     finally:
         await edge.stop()
         await log.close()
-        while _opened:
-            writer = _opened.pop()
-            writer.close()
-            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+        await close_clients()
     assert edge.stats.failures == 0, "a defect was met while serving: see the log"
+
+
+async def close_clients() -> None:
+    """Close the clients that a test left open; `running_edge` does it at its end."""
+    while _opened:
+        writer = _opened.pop()
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
 
 @dataclass

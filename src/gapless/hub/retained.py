@@ -39,6 +39,11 @@ class RetainedMessages:
             found = [record for topic, record in self._by_topic.items() if matches(pattern, topic)]
         return [record for record in found if not self._drop_if_expired(record, now)]
 
+    def in_room(self, room: str, *, now: int) -> list[Record]:
+        """The last values that are in a room, without those that have expired."""
+        found = [record for record in self._by_topic.values() if room in record.event.rooms]
+        return [record for record in found if not self._drop_if_expired(record, now)]
+
     def drop_expired(self, now: int) -> None:
         """Forget all that have expired, as `EventLog.trim` does on disk."""
         for record in list(self._by_topic.values()):

@@ -43,6 +43,7 @@ from gapless.mqtt.packets import (
     Will,
 )
 from gapless.mqtt.properties import Properties
+from gapless.mqtt.rooms import ROOM_PREFIX, check_room_filter, is_room_filter, room_filter, room_of
 from gapless.mqtt.template import PublishTemplate
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "DEFAULT_MAX_PACKET_SIZE",
     "MAX_TOPIC_BYTES",
     "MAX_TOPIC_LEVELS",
+    "ROOM_PREFIX",
     "Auth",
     "Connack",
     "Connect",
@@ -77,12 +79,16 @@ __all__ = [
     "Unsuback",
     "Unsubscribe",
     "Will",
+    "check_room_filter",
     "connect_return_code",
     "covers",
     "encode",
     "encode_publish",
+    "is_room_filter",
     "matches",
     "parse_shared",
+    "room_filter",
+    "room_of",
     "validate_filter",
     "validate_topic",
 ]

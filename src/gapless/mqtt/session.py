@@ -6,11 +6,12 @@ get is everything in the log after the session's position that its subscriptions
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from gapless.mqtt.filters import matches
+from gapless.mqtt.rooms import room_of
 
 SHARE_PREFIX = "$share/"
 _TOPIC_CACHE = 512
@@ -21,7 +22,8 @@ class Subscription(msgspec.Struct, frozen=True, array_like=True):
     """One subscription (MQTT 5 §3.8.3).
 
     Attributes:
-        filter: as the client sent it, with `$share/{name}/` where it is a shared one.
+        filter: as the client sent it, with `$share/{name}/` where it is a shared one; `$room/{room}` is that
+            of a room.
         qos: the granted quality of service.
         identifier: the subscription identifier; 0 is none.
         bare: the client wants the bare data as payload, not the envelope.
@@ -42,6 +44,11 @@ class Subscription(msgspec.Struct, frozen=True, array_like=True):
     def shared(self) -> bool:
         """Whether it is a shared subscription (MQTT 5 §4.8.2)."""
         return self.filter.startswith(SHARE_PREFIX)
+
+    @property
+    def room(self) -> str | None:
+        """The room that it is a subscription to; None where its filter is one of topics."""
+        return room_of(self.filter)
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -91,12 +98,18 @@ class DeliveredWindow(msgspec.Struct, frozen=True, array_like=True):
     filters: tuple[tuple[str, int, bool], ...]
     upto: int
 
-    def covers(self, topic: str, offset: int, *, own: bool) -> bool:
+    def covers(self, topic: str, rooms: Sequence[str], offset: int, *, own: bool) -> bool:
         """Whether the event was delivered then; `own`: the client published it itself."""
         return offset <= self.upto and any(
-            offset > since and not (own and no_local) and matches(filter_, topic)
+            offset > since and not (own and no_local) and hears(filter_, topic, rooms)
             for filter_, since, no_local in self.filters
         )
+
+
+def hears(filter_: str, topic: str, rooms: Sequence[str]) -> bool:
+    """Whether an event of this topic, in these rooms, is one of those that a filter (without `$share`) brings."""
+    room = room_of(filter_)
+    return matches(filter_, topic) if room is None else room in rooms
 
 
 class WillMessage(msgspec.Struct, frozen=True, array_like=True):
@@ -133,7 +146,7 @@ def combine(subscriptions: Iterable[Subscription]) -> Grant | None:
 
 
 class _Match:
-    """A topic's subscriptions, with the answer for events that no exception concerns."""
+    """The subscriptions to a topic and rooms, with the answer for events that no exception concerns."""
 
     __slots__ = ("grant", "plain", "since", "subscriptions")
 
@@ -186,7 +199,7 @@ class Session:
         self.will: WillMessage | None = None
         self.hole: str | None = None
         self.last_packet_id = 0
-        self._cache: dict[str, _Match] = {}
+        self._cache: dict[tuple[str, tuple[str, ...]], _Match] = {}
 
     @property
     def persistent(self) -> bool:
@@ -197,8 +210,13 @@ class Session:
 
     @property
     def plain_filters(self) -> tuple[str, ...]:
-        """The filters that are not shared ones."""
-        return tuple(name for name, sub in self.subscriptions.items() if not sub.shared)
+        """The filters of topics that are not shared ones."""
+        return tuple(name for name, sub in self.subscriptions.items() if not sub.shared and sub.room is None)
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms that are subscribed to."""
+        return frozenset(room for sub in self.subscriptions.values() if (room := sub.room) is not None)
 
     def subscribe(self, subscription: Subscription, *, position: int, history: bool = False) -> int:
         """Add or replace a subscription; a replaced one keeps its place in the log [MQTT-3.8.4-4].
@@ -262,26 +280,27 @@ class Session:
         if self.windows:
             self.windows = [window for window in self.windows if window.upto > position]
 
-    def grant(self, topic: str, offset: int, *, own: bool = False) -> Grant | None:
+    def grant(self, topic: str, offset: int, *, rooms: tuple[str, ...] = (), own: bool = False) -> Grant | None:
         """How an event of the log goes to this client; None where it does not.
 
         Args:
+            rooms: those that the event is in.
             own: the client published it itself, so No Local applies [MQTT-3.8.3-3].
         """
-        match = self._cache.get(topic)
+        match = self._cache.get((topic, rooms))
         if match is None:
-            match = self._match(topic)
+            match = self._match(topic, rooms)
         if offset > match.since and (match.plain or not own) and not self.windows:
             return match.grant
-        if any(window.covers(topic, offset, own=own) for window in self.windows):
+        if any(window.covers(topic, rooms, offset, own=own) for window in self.windows):
             return None
         return combine(sub for sub in match.subscriptions if offset > sub.since and not (own and sub.no_local))
 
-    def _match(self, topic: str) -> _Match:
+    def _match(self, topic: str, rooms: tuple[str, ...]) -> _Match:
         if len(self._cache) >= _TOPIC_CACHE:
             self._cache.clear()
-        found = tuple(sub for name, sub in self.subscriptions.items() if not sub.shared and matches(name, topic))
-        match = self._cache[topic] = _Match(found)
+        found = tuple(sub for name, sub in self.subscriptions.items() if not sub.shared and hears(name, topic, rooms))
+        match = self._cache[topic, rooms] = _Match(found)
         return match
 
     # Outgoing messages (MQTT 5 §4.3)

@@ -1,4 +1,4 @@
-"""In which rooms an MQTT connection is: it subscribes to topic filters, not to rooms."""
+"""In which rooms an MQTT connection is: it subscribes to rooms, or to topic filters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 
 from gapless.mqtt.filters import covers
+from gapless.mqtt.rooms import room_filter, room_of
 from gapless.topicmap import TopicMap
 from gapless.topicmap.row import CAPTURE, fill
 
@@ -15,8 +16,8 @@ _REMEMBERED = 10_000
 class CoveredRooms:
     """Which rooms subscriptions amount to.
 
-    A connection is in a room where its filters cover every filter of the room (`TopicMap.filters_for`, what
-    `/api/connect` tells clients to subscribe to). Rooms that a wildcard stands for are not counted: who hears
+    A connection is in a room that it subscribes to (`$room/…`), and where its filters cover every filter of the
+    room (`TopicMap.filters_for`). Rooms that a wildcard stands for are not counted: who hears
     `crm/leads/+/updated` is in no lead's room. Neither are rooms that only a payload names.
     """
 
@@ -43,12 +44,18 @@ class CoveredRooms:
         return (before - touched) | covered
 
     def _covers(self, room: str, subscriptions: Collection[str], wild: list[str]) -> bool:
-        return all(
-            wanted in subscriptions or any(covers(one, wanted) for one in wild) for wanted in self._filters(room)
+        if room_filter(room) in subscriptions:
+            return True
+        filters = self._filters(room)
+        return bool(filters) and all(
+            wanted in subscriptions or any(covers(one, wanted) for one in wild) for wanted in filters
         )
 
     def _find_touched(self, topic_filter: str) -> frozenset[str]:
         """Rooms whose coverage may depend on a filter."""
+        room = room_of(topic_filter)
+        if room is not None:
+            return frozenset((room,))
         rooms: set[str] = set()
         for row in self._map.rows:
             captures = _captures(topic_filter, row.pattern)

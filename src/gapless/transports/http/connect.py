@@ -14,6 +14,7 @@ from gapless.brokers.offer import BrokerDesk
 from gapless.errors import Forbidden, InvalidRequest, InvalidTopic, Overloaded, UnknownRoom
 from gapless.event import format_time
 from gapless.hub import Hub
+from gapless.mqtt.rooms import room_filter
 from gapless.topicmap import TopicMap
 from gapless.transports.http.endpoint import encode
 from gapless.transports.http.options import HttpOptions
@@ -38,6 +39,11 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     mqtt_port: int | None = None
     mqtts_port: int | None = None
 
+    @property
+    def mqtt(self) -> bool:
+        """Whether the MQTT edge can be reached."""
+        return bool(self.mqtt_path or self.mqtt_port or self.mqtts_port)
+
 
 class Transport(msgspec.Struct, frozen=True):
     """One way to connect: its name (`socketio`, `mqtt`, `mqtt-websocket`, `sse`, `poll`) and its URL."""
@@ -60,14 +66,17 @@ class RoomDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """A room, and how its events are heard.
 
     Attributes:
-        filters: MQTT topic filters that bring them.
-        mqtt: whether the filters bring all of them. No filter selects by payload, so events that are in
-            the room for their data do not come over MQTT.
+        room_filter: the one filter that brings all of them, once, at the gateway's own MQTT server; None where
+            that is not on offer.
+        filters: MQTT topic filters that bring them, at an external broker too.
+        mqtt: whether the topic filters bring all of them. None selects by payload, so events that are in the
+            room for their data come by `room_filter` alone.
         match: how to know that an event is in the room; none for a room `topic:…`.
         error: why this room cannot be heard; the rest is empty then.
     """
 
     room: str
+    room_filter: str | None = None
     filters: list[str] = msgspec.field(default_factory=list)
     mqtt: bool | None = None
     match: list[Source] = msgspec.field(default_factory=list)
@@ -231,6 +240,7 @@ class ConnectDoor:
         sources = self._topic_map.sources_of(room)
         return RoomDescription(
             room=room,
+            room_filter=room_filter(room) if self._offers().mqtt else None,
             filters=self._topic_map.filters_for(room),
             mqtt=not any("{data." in template for _, template in sources),
             match=[Source(pattern, template) for pattern, template in sources],

@@ -267,7 +267,14 @@ def _connect(options: HttpOptions) -> Document:
                 "epoch": "k3x9a2",
                 "position": EXAMPLE_POSITION,
                 "transports": [{"name": "sse", "url": "http://localhost:8080/api/stream?rooms=lead:123"}],
-                "rooms": [{"room": "lead:123", "filters": ["crm/leads/123/created"], "mqtt": False}],
+                "rooms": [
+                    {
+                        "room": "lead:123",
+                        "room_filter": "$room/lead:123",
+                        "filters": ["crm/leads/123/created"],
+                        "mqtt": False,
+                    }
+                ],
                 "keepalive": {"mqtt_seconds": 60, "sse_heartbeat_seconds": 15.0, "poll_max_wait_seconds": 60.0},
                 "mqtt": {"username": "7", "password": "eyJhbGciOi…", "client_id": "phone", "expires": EXAMPLE_TIME},
                 "broker": {

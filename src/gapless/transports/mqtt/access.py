@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from gapless.auth import Identity, review
+from gapless.auth import Gate, Identity, Verdict, review
 from gapless.errors import Forbidden, Unauthorized
+from gapless.event import Event
 from gapless.mqtt import (
     Auth,
     MqttProtocolError,
@@ -22,9 +24,10 @@ from gapless.mqtt import (
     ReasonCode,
     Subscribe,
     encode,
-    matches,
+    room_filter,
+    room_of,
 )
-from gapless.mqtt.session import SHARE_PREFIX, Session
+from gapless.mqtt.session import SHARE_PREFIX, Session, hears
 from gapless.transports.mqtt.groups import share_key
 
 if TYPE_CHECKING:
@@ -58,14 +61,44 @@ def heard_by(filter_: str) -> str:
     return share_key(filter_).partition("/")[2] if filter_.startswith(SHARE_PREFIX) else filter_
 
 
+def check_hear(gate: Gate, identity: Identity, filter_: str) -> None:
+    """Whether the identity may hear what a filter (without `$share`) brings: a room, or topics.
+
+    Raises:
+        Forbidden, NotDecided: see `Gate`.
+    """
+    room = room_of(filter_)
+    if room is None:
+        gate.check_subscribe_filter(identity, filter_)
+    else:
+        gate.check_subscribe_room(identity, room)
+
+
+def review_filters(gate: Gate, identity: Identity, filters: Iterable[str]) -> Verdict:
+    """What of these filters the identity may not hear, and what the application must be asked about."""
+    return review(partial(check_hear, gate), identity, filters)
+
+
+async def prepare(gate: Gate, identity: Identity, filters: Iterable[str], topics: Iterable[str] = ()) -> None:
+    """Get the application's decisions on filters to hear, and on topics to publish to."""
+    rooms, of_topics = [], []
+    for each in filters:
+        room = room_of(each)
+        if room is None:
+            of_topics.append(each)
+        else:
+            rooms.append(room)
+    await gate.prepare(identity, rooms=rooms, filters=of_topics, topics=topics)
+
+
 # A session that is taken up again
 
 
 async def review_session(edge: MqttEdge, identity: Identity, session: Session) -> list[str]:
     """Drop from a stored session what the identity may hear no more; returns the filters."""
     filters = list(dict.fromkeys(heard_by(name) for name in session.subscriptions))
-    await edge.gate.prepare(identity, filters=filters)
-    denied, undecided = review(edge.gate.check_subscribe_filter, identity, filters)
+    await prepare(edge.gate, identity, filters)
+    denied, undecided = review_filters(edge.gate, identity, filters)
     lost = {*denied, *undecided}
     names = [name for name in session.subscriptions if heard_by(name) in lost]
     _drop(edge, session, names)
@@ -84,19 +117,17 @@ def _drop(edge: MqttEdge, session: Session, names: Iterable[str]) -> None:
                 del session.inflight[packet_id]
 
 
-def may_hear_again(connection: Connection, topic: str) -> bool:
+def may_hear_again(connection: Connection, event: Event) -> bool:
     """Whether a message that was in flight may be sent again.
 
     It may where a filter of the session, all of which were looked at, covers it. Its client may also have
-    unsubscribed since [MQTT-3.10.4-2]: then its topic is looked at by itself.
+    unsubscribed since [MQTT-3.10.4-2]: then its topic and its rooms are looked at by themselves.
     """
-    if any(matches(heard_by(name), topic) for name in connection.reader.session.subscriptions):
+    if any(hears(heard_by(name), event.topic, event.rooms) for name in connection.reader.session.subscriptions):
         return True
-    try:
-        connection.edge.gate.check_subscribe_filter(connection.identity, topic)
-    except Forbidden:
-        return False
-    return True
+    gate, ways = connection.edge.gate, (event.topic, *map(room_filter, event.rooms))
+    denied, undecided = review_filters(gate, connection.identity, ways)
+    return len(denied) + len(undecided) < len(ways)
 
 
 # A connected client
@@ -116,13 +147,13 @@ def review_connection(connection: Connection) -> None:
         connection.edge.tasks.spawn(_ask(connection, undecided), "mqtt-review")
 
 
-def _review(connection: Connection) -> tuple[list[str], list[str]]:
+def _review(connection: Connection) -> Verdict:
     filters = dict.fromkeys(heard_by(name) for name in connection.reader.session.subscriptions)
-    return review(connection.edge.gate.check_subscribe_filter, connection.identity, filters)
+    return review_filters(connection.edge.gate, connection.identity, filters)
 
 
 async def _ask(connection: Connection, filters: list[str]) -> None:
-    await connection.edge.gate.prepare(connection.identity, filters=filters)
+    await prepare(connection.edge.gate, connection.identity, filters)
     connection.reviewing = False
     if not connection.is_open:
         return
@@ -212,4 +243,4 @@ async def decide(connection: Connection, packets: Iterable[Packet]) -> None:
                 filters.update((heard_by(request.filter), None) for request in packet.subscriptions)
             case _:
                 pass
-    await connection.edge.gate.prepare(connection.identity, topics=[name for name in topics if name], filters=filters)
+    await prepare(connection.edge.gate, connection.identity, filters, [name for name in topics if name])

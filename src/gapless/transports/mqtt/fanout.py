@@ -1,4 +1,4 @@
-"""Live events to all connected clients: matched once per topic, encoded once per form."""
+"""Live events to all connected clients: matched once per topic and rooms, encoded once per form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gapless.event import Record
 from gapless.hub import Hub
-from gapless.mqtt import FilterTree, ProtocolVersion, PublishTemplate
+from gapless.mqtt import FilterTree, ProtocolVersion, PublishTemplate, room_of
 from gapless.mqtt.session import Grant, Sent, Subscription, combine
 from gapless.transports.mqtt.forms import template_of
 from gapless.transports.mqtt.groups import ShareGroup
@@ -23,7 +23,7 @@ _PLAN_ENTRIES = 200_000
 
 
 class _Plan(NamedTuple):
-    """Who gets the events of one topic.
+    """Who gets the events of one topic, in the rooms that somebody subscribes to.
 
     Attributes:
         alike: readers by how they get them.
@@ -49,18 +49,29 @@ class MqttFanout:
         self._now_ms = now_ms
         self._tree: FilterTree[Reader, Subscription] = FilterTree()
         self._groups: FilterTree[str, ShareGroup] = FilterTree()
-        self._plans: dict[str, _Plan] = {}
+        self._rooms: dict[str, dict[Reader, Subscription]] = {}
+        self._plans: dict[str | tuple[str, ...], _Plan] = {}  # by topic, or topic and rooms
         self._entries = 0
         self._packet_id = 0
 
     def add(self, reader: Reader, subscription: Subscription) -> None:
         """A connected client has this subscription, new or replaced; not for shared ones."""
-        self._tree.add(subscription.filter, reader, subscription)
+        room = subscription.room
+        if room is None:
+            self._tree.add(subscription.filter, reader, subscription)
+        else:
+            self._rooms.setdefault(room, {})[reader] = subscription
         self._forget_plans()
 
     def remove(self, reader: Reader, filter_: str) -> None:
         """It has it no more, or is no longer connected."""
-        self._tree.remove(filter_, reader)
+        room = room_of(filter_)
+        if room is None:
+            self._tree.remove(filter_, reader)
+        elif (readers := self._rooms.get(room)) is not None:
+            readers.pop(reader, None)
+            if not readers:
+                del self._rooms[room]
         self._forget_plans()
 
     def add_group(self, group: ShareGroup) -> None:
@@ -76,9 +87,13 @@ class MqttFanout:
     def deliver(self, record: Record) -> None:
         """See `gapless.hub.Fanout`."""
         event = record.event
-        plan = self._plans.get(event.topic)
+        key: str | tuple[str, ...] = event.topic
+        rooms = self._rooms
+        if rooms and not rooms.keys().isdisjoint(event.rooms):  # the rooms may come from the payload
+            key = (event.topic, *filter(rooms.__contains__, event.rooms))
+        plan = self._plans.get(key)
         if plan is None:
-            plan = self._plan(event.topic)
+            plan = self._plan(key)
         if not (plan.alike or plan.special or plan.groups):
             return
         now = self._now_ms()
@@ -176,10 +191,14 @@ class MqttFanout:
         logger.error("delivery to client %r failed", reader.client_id, exc_info=error)
         asyncio.get_running_loop().call_soon(reader.on_broken, error)  # plans must not change here
 
-    def _plan(self, topic: str) -> _Plan:
+    def _plan(self, key: str | tuple[str, ...]) -> _Plan:
+        topic, *rooms = (key,) if isinstance(key, str) else key
         by_reader: dict[Reader, list[Subscription]] = {}
         for reader, subscription in self._tree.match(topic):
             by_reader.setdefault(reader, []).append(subscription)
+        for room in rooms:
+            for reader, subscription in self._rooms[room].items():
+                by_reader.setdefault(reader, []).append(subscription)
         alike: dict[tuple[Grant, ProtocolVersion], list[Reader]] = {}
         special: list[Reader] = []
         for reader, subscriptions in by_reader.items():
@@ -197,7 +216,7 @@ class MqttFanout:
         self._entries += 1 + len(by_reader)
         if self._entries > _PLAN_ENTRIES:
             self._forget_plans()
-        self._plans[topic] = plan
+        self._plans[key] = plan
         return plan
 
     def _forget_plans(self) -> None:

@@ -154,7 +154,7 @@ class Feed(Cursor):
             return None
         if self._selector is None:
             self._selector = self.make_selector()
-        if not self._selector.filters:
+        if not (self._selector.filters or self._selector.rooms):
             self.position = self.hub.head
             return None
         page = self.hub.page_now(self._selector, self.position, limit=self._limit)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from gapless.event import MAX_OFFSET, Record
+from gapless.event import MAX_OFFSET, Event, Record
 from gapless.eventlog import Selector
 from gapless.mqtt import ProtocolVersion, Pubcomp, PublishTemplate, Pubrel, ReasonCode, encode
 from gapless.mqtt.session import Grant, Sent, Session, Subscription
@@ -64,7 +64,7 @@ class Reader(Feed):
         window: how many QoS 1 and 2 messages may be unacknowledged (its Receive Maximum).
         max_packet: the client's Maximum Packet Size in bytes.
         fail: closes the connection, when state cannot be stored.
-        may_hear: whether a message of a topic may be sent again.
+        may_hear: whether a message that was in flight may be sent again.
     """
 
     __slots__ = (
@@ -103,7 +103,7 @@ class Reader(Feed):
         feeder: Feeder,
         stats: EdgeStats,
         fail: Callable[[BaseException], None],
-        may_hear: Callable[[str], bool],
+        may_hear: Callable[[Event], bool],
     ) -> None:
         super().__init__(session.position, feeder)
         self._may_hear = may_hear
@@ -205,8 +205,7 @@ class Reader(Feed):
         """The client is told that it is connected: send what was in flight, then what it missed."""
         for sub in list(self.session.subscriptions.values()):
             if sub.retained_due:
-                records = self.hub.retained.matching(sub.filter, now=self.keeper.now_ms())
-                self.add_retained(sub, records, place=self.hub.head)
+                self.add_retained(sub, self.retained_of(sub), place=self.hub.head)
         self.go_on()
 
     # Live events, called by the fan-out
@@ -228,7 +227,8 @@ class Reader(Feed):
         if not self.live:
             self.stats.dropped_ephemeral += not record.offset
             return
-        grant = self.session.grant(record.event.topic, record.offset or MAX_OFFSET, own=own)
+        event = record.event
+        grant = self.session.grant(event.topic, record.offset or MAX_OFFSET, rooms=event.rooms, own=own)
         if grant is None:
             return
         if self._deliver(record, grant):
@@ -256,7 +256,7 @@ class Reader(Feed):
 
     def make_selector(self) -> Selector:
         """What this client wants from the log."""
-        return Selector(filters=self.session.plain_filters)
+        return Selector(rooms=self.session.rooms, filters=self.session.plain_filters)
 
     def on_hole(self, position: int) -> None:
         """Events that this client should have had are gone: it is told with the next PUBLISH."""
@@ -277,6 +277,11 @@ class Reader(Feed):
         elif self.live:
             self.fall_behind(self.hub.head)
         self.reset()
+
+    def retained_of(self, subscription: Subscription) -> list[Record]:
+        """The retained messages that a subscription brings: of its topics, or in its room."""
+        retained, now, room = self.hub.retained, self.keeper.now_ms(), subscription.room
+        return retained.matching(subscription.filter, now=now) if room is None else retained.in_room(room, now=now)
 
     def add_retained(self, subscription: Subscription, records: Iterable[Record], *, place: int) -> None:
         """Send the retained messages of a new subscription [MQTT-3.3.1-9].
@@ -348,7 +353,7 @@ class Reader(Feed):
         if event.expires is not None and event.expires <= self.keeper.now_ms():
             return True
         own = event.origin.client == self.client_id and event.origin.door == "mqtt"
-        grant = self.session.grant(event.topic, record.offset, own=own)
+        grant = self.session.grant(event.topic, record.offset, rooms=event.rooms, own=own)
         return grant is None or self._deliver(record, grant)
 
     def _send_retained(self, batch: _RetainedBatch) -> bool:
@@ -454,7 +459,7 @@ class Reader(Feed):
         if not found:
             return False
         self._resend.popleft()
-        if record is None or not self._may_hear(record.event.topic):
+        if record is None or not self._may_hear(record.event):
             del session.inflight[packet_id]
             if record is None:
                 self.on_hole(sent.offset - 1)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from gapless.auth import review
-from gapless.errors import GaplessError, InvalidPosition, InvalidTopic, NotDecided, RateLimited
+from gapless.errors import GaplessError, InvalidPosition, InvalidTopic, NotDecided, RateLimited, UnknownRoom
 from gapless.event import Position, Record
 from gapless.mqtt import (
     Properties,
@@ -19,10 +18,12 @@ from gapless.mqtt import (
     SubscriptionRequest,
     Unsuback,
     Unsubscribe,
+    check_room_filter,
+    is_room_filter,
     validate_filter,
 )
 from gapless.mqtt.session import Subscription
-from gapless.transports.mqtt.access import heard_by
+from gapless.transports.mqtt.access import check_hear, heard_by, review_filters
 from gapless.transports.mqtt.forms import INCOMPLETE
 from gapless.transports.mqtt.groups import share_key
 from gapless.transports.mqtt.output import encode_fitting
@@ -54,6 +55,14 @@ class _Wish(NamedTuple):
     hole: str | None
 
 
+class _NotSupported(Exception):
+    """A filter asks for what there is not for rooms."""
+
+    def __init__(self, reason: ReasonCode, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
 def wants_bare(properties: Properties | None) -> bool:
     """Whether a CONNECT or SUBSCRIBE asks for the bare data."""
     return properties is not None and (PAYLOAD, "data") in properties.user_properties
@@ -68,7 +77,7 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
     reader, hub = connection.reader, connection.edge.hub
     if not connection.inbound.final:
         filters = [heard_by(request.filter) for request in packet.subscriptions]
-        if review(connection.edge.gate.check_subscribe_filter, connection.identity, filters).undecided:
+        if review_filters(connection.edge.gate, connection.identity, filters).undecided:
             raise NotDecided("the application is to be asked first")
     try:
         wish = _wish(connection, packet.properties)
@@ -81,14 +90,16 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
     if packet.properties is not None and packet.properties.subscription_identifiers:
         identifier = packet.properties.subscription_identifiers[0]
     codes = []
+    refusals: list[str] = []
     retained: list[tuple[Subscription, list[Record]]] = []
     position = reader.where
     place = hub.head if wish.start is None else wish.start
     begins: int | None = None
     for request in packet.subscriptions:
-        code = _check(connection, request)
+        code, refusal = _check(connection, request)
         codes.append(code)
         if code.is_failure:
+            refusals += [refusal] if refusal else []
             continue
         subscription = Subscription(
             filter=request.filter,
@@ -113,6 +124,9 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
     hole = [(INCOMPLETE, wish.hole)] if wish.hole is not None else []
     known = [(POSITION, hub.position(begins))] if begins is not None and not reader.sending_again else []
     offers = [Properties(user_properties=pairs) for pairs in (hole + known, hole) if pairs]
+    if refusals:
+        told = Properties(reason_string="; ".join(refusals)[:500], user_properties=hole + known)
+        offers.insert(0, told)
     suback = _encode_suback(connection, packet, codes, *offers)
     if wish.hole is not None and INCOMPLETE.encode() not in suback and reader.session.hole is None:
         reader.session.hole = wish.hole  # told with the next PUBLISH instead
@@ -164,25 +178,48 @@ def _wish(connection: Connection, properties: Properties | None) -> _Wish:
     return _Wish(wants_bare(properties), max(cursor.position, oldest), asked)
 
 
-def _check(connection: Connection, request: SubscriptionRequest) -> ReasonCode:
+def _check(connection: Connection, request: SubscriptionRequest) -> tuple[ReasonCode, str]:
+    """What is granted; where that is nothing, perhaps why."""
     options = connection.edge.options
     subscriptions = connection.reader.session.subscriptions
     plain = heard_by(request.filter)
     try:
-        validate_filter(plain, max_levels=options.topic_levels, max_bytes=options.topic_bytes)
-        connection.edge.gate.check_subscribe_filter(connection.identity, plain)
+        if is_room_filter(plain):
+            _check_room(connection, request.filter, plain)
+        else:
+            validate_filter(plain, max_levels=options.topic_levels, max_bytes=options.topic_bytes)
+        check_hear(connection.edge.gate, connection.identity, plain)
+    except _NotSupported as error:
+        return error.reason, str(error)
     except InvalidTopic:
-        return ReasonCode.TOPIC_FILTER_INVALID
+        return ReasonCode.TOPIC_FILTER_INVALID, ""
+    except UnknownRoom as error:
+        return ReasonCode.TOPIC_FILTER_INVALID, f"{error.message}; {error.hint}"
     except GaplessError:
-        return ReasonCode.NOT_AUTHORIZED
+        return ReasonCode.NOT_AUTHORIZED, ""
     if request.filter not in subscriptions:
         if len(subscriptions) >= options.max_subscriptions:
-            return ReasonCode.QUOTA_EXCEEDED
+            return ReasonCode.QUOTA_EXCEEDED, ""
         try:
             connection.visit.hold(len(subscriptions) + 1)
         except RateLimited:
-            return ReasonCode.QUOTA_EXCEEDED
-    return ReasonCode(request.qos)
+            return ReasonCode.QUOTA_EXCEEDED, ""
+    return ReasonCode(request.qos), ""
+
+
+def _check_room(connection: Connection, filter_: str, plain: str) -> None:
+    """Refuse a room's filter that stands for no room, or for more than one, or is shared.
+
+    Raises:
+        _NotSupported, InvalidTopic, UnknownRoom: see there.
+    """
+    if plain is not filter_:
+        text = "rooms are not shared: share topic filters"
+        raise _NotSupported(ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, text)
+    if "+" in plain.split("/") or plain.endswith("/#"):
+        text = "a filter stands for one room: '+' and '#' in its name are written %2B and %23"
+        raise _NotSupported(ReasonCode.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED, text)
+    connection.edge.ingress.topic_map.check_room(check_room_filter(plain))
 
 
 def _add(
@@ -195,9 +232,7 @@ def _add(
     records: list[Record] | None = None
     if not subscription.shared and (request.retain_handling == 0 or (request.retain_handling == 1 and new)):
         records = [
-            record
-            for record in edge.hub.retained.matching(subscription.filter, now=edge.sessions.now_ms())
-            if not history or record.offset <= subscription.since
+            record for record in reader.retained_of(subscription) if not history or record.offset <= subscription.since
         ]
         subscription = msgspec.structs.replace(subscription, retained_due=bool(records))
     position = session.subscribe(subscription, position=position, history=history)
