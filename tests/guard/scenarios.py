@@ -239,7 +239,8 @@ class SocketIoPublisher(Middle):
         gate, fanout, clients = DevelopmentGate(), RoomFanout(lambda: _NOW), dict[str, Client]()
         access = Access(gate, server=cast(Server, None), fanout=fanout, save=self.save)
         queue = OutgoingQueue(max_messages=1000, max_bytes=1 << 20)
-        queue.attach(cast(LendingWebSocket, SimpleNamespace(transport=CountingSocket(self))))
+        self.sock = CountingSocket(self)
+        queue.attach(cast(LendingWebSocket, SimpleNamespace(transport=self.sock)))
         client = Client(
             sid="s", eio_sid="e", pid="p", access=access, queue=queue, hub=self.hub, position=0, stats=Stats()
         )
@@ -255,11 +256,12 @@ class SocketIoPublisher(Middle):
         raise AssertionError("nothing changes")
 
     async def event(self) -> None:
-        due = self.writes + len(self.packets)
+        due = self.writes + 1
         for packet in self.packets:
             assert self.publishing.at_once("s", packet)
         while self.writes < due:
             await asyncio.sleep(0)
+        assert self.sock.last.count(b'"ok":true') == len(self.packets)
 
 
 class HttpScenario(Middle):

@@ -22,7 +22,7 @@ BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     scenarios.RestPublisher: (NOTHING, Budget(calls=229, writes=1, blocks=14)),
     scenarios.MqttPublisher: (Budget(calls=106, blocks=13), Budget(calls=108, writes=1, blocks=10)),
     scenarios.RuledMqttPublisher: (Budget(calls=112, blocks=13), Budget(calls=108, writes=1, blocks=10)),
-    scenarios.SocketIoPublisher: (Budget(calls=117, writes=1, blocks=12), Budget(calls=47, blocks=5)),
+    scenarios.SocketIoPublisher: (Budget(calls=114, blocks=12), Budget(calls=97, writes=1, blocks=6)),
     scenarios.SocketIoReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=178, blocks=16)),
     scenarios.SocketIoBurst: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=815, blocks=140)),
     scenarios.MqttReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=176, blocks=20)),

@@ -1,12 +1,13 @@
 """Publishing over Socket.IO: the request's handler, and its short way for a client on a WebSocket.
 
 The library makes a task of each event that a client sends, and four calls of coroutines to its handler. A
-publication that needs nobody to be asked needs none of this: it is read, checked and handed in by calls, and its
-acknowledgement is written by the call that says it is stored.
+publication that needs nobody to be asked needs none of this: it is read, checked and handed in by calls, and
+those that are stored together are acknowledged in one write.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -37,13 +38,17 @@ class Publishing:
 
     Args:
         clients: those connected, by session id.
+
+    Attributes:
+        ingress: where it goes.
     """
 
     def __init__(self, *, ingress: Ingress, gate: Gate, access: Access, clients: Mapping[str, Client]) -> None:
-        self._ingress = ingress
+        self.ingress = ingress
         self._gate = gate
         self._access = access
         self._clients = clients
+        self._due: dict[Client, list[EncodedMessage]] = {}
 
     async def request(self, client: Client, document: dict[str, Any]) -> dict[str, Any]:
         """The request `publish`, answered once the event is durable.
@@ -53,7 +58,7 @@ class Publishing:
         """
         publication = self._publication(client, document)
         submitted = await self._access.decided(
-            client, lambda: self._ingress.submit(publication), topics=(self._ingress.topic_of(publication),)
+            client, lambda: self.ingress.submit(publication), topics=(self.ingress.topic_of(publication),)
         )
         return {"ok": True, **msgspec.structs.asdict(await submitted)}
 
@@ -88,17 +93,31 @@ class Publishing:
             self._access.check(client)
             client.visit.check()
         except GaplessError as error:
-            acknowledge(client, wanted, refusal(error, client.sid))
+            self.acknowledge(client, wanted, refusal(error, client.sid))
             return True
         try:
-            event, ephemeral = self._ingress.make_event(self._publication(client, document))
-            self._ingress.hand_in(event, _Acknowledgement(self._ingress, client, wanted, event), ephemeral=ephemeral)
+            event, ephemeral = self.ingress.make_event(self._publication(client, document))
+            self.ingress.hand_in(event, _Acknowledgement(self, client, wanted, event), ephemeral=ephemeral)
         except NotDecided:
             return False
         except Exception as error:
-            acknowledge(client, wanted, refusal(error, client.sid))
+            self.acknowledge(client, wanted, refusal(error, client.sid))
         client.visit.spend(1)
         return True
+
+    def acknowledge(self, client: Client, wanted: int | None, answer: dict[str, Any]) -> None:
+        """Send an acknowledgement (Socket.IO 5, exchange protocol) where one is wanted, by the end of this step."""
+        if wanted is None:
+            return
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._due.setdefault(client, []).append(EncodedMessage.of(b"3%d[%b]" % (wanted, _encode_json(answer))))
+
+    def _flush(self) -> None:
+        due, self._due = self._due, {}
+        for client, messages in due.items():
+            if client.started:  # else it is gone
+                client.queue.send(EncodedMessage.joined(messages))
 
     def _publication(self, client: Client, document: dict[str, Any]) -> Publication:
         envelope = _envelope(document)
@@ -114,12 +133,13 @@ class Publishing:
 
 
 class _Acknowledgement(Reply):
-    """Says what became of one publication. It keeps nothing of its connection alive once that is known."""
+    """Says what became of one publication."""
 
-    __slots__ = ("_client", "_event", "_wanted")
+    __slots__ = ("_client", "_event", "_publishing", "_wanted")
 
-    def __init__(self, ingress: Ingress, client: Client, wanted: int | None, event: Event) -> None:
-        self.ingress = ingress
+    def __init__(self, publishing: Publishing, client: Client, wanted: int | None, event: Event) -> None:
+        self.ingress = publishing.ingress
+        self._publishing = publishing
         self._client = client
         self._wanted = wanted
         self._event = event
@@ -127,21 +147,15 @@ class _Acknowledgement(Reply):
     def accepted(self, record: Record, *, duplicate: bool) -> None:
         """See `Reply`."""
         accepted = answer_of(self._event, record, duplicate=duplicate)
-        acknowledge(self._client, self._wanted, {"ok": True, **msgspec.structs.asdict(accepted)})
+        self._publishing.acknowledge(self._client, self._wanted, {"ok": True, **msgspec.structs.asdict(accepted)})
 
     def refused(self, error: BaseException) -> None:
         """See `Reply`."""
-        acknowledge(self._client, self._wanted, refusal(error, self._client.sid))
+        self._publishing.acknowledge(self._client, self._wanted, refusal(error, self._client.sid))
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
-
-
-def acknowledge(client: Client, wanted: int | None, answer: dict[str, Any]) -> None:
-    """Send an acknowledgement (Socket.IO 5, exchange protocol) where one is wanted, and the client is still there."""
-    if wanted is not None and client.started:
-        client.queue.send(EncodedMessage.of(b"3%d[%b]" % (wanted, _encode_json(answer))))
 
 
 def refusal(error: BaseException, sid: str) -> dict[str, Any]:
