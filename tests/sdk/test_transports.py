@@ -72,10 +72,11 @@ async def test_rooms_may_be_joined_and_left_at_any_time(gateway: Gateway, hybrid
     assert [(m["room"], m["data"]["n"]) for m in client.heard] == [("user:2", 2), ("user:1", 1), ("user:3", 4)]
 
 
-async def test_a_room_from_the_payload_is_whole_and_not_over_mqtt(gateway: Gateway, hybrids: Hybrids) -> None:
-    client = await hybrids.create(gateway.http_url, "lead:1", transports=["mqtt", "socketio"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_room_from_the_payload_is_whole(gateway: Gateway, hybrids: Hybrids, transport: str) -> None:
+    client = await hybrids.create(gateway.http_url, "lead:1", transports=[transport])
     await client.first("ready")
-    assert await client.connected() == "socketio"
+    assert await client.connected() == transport
     await gateway.publish(topic="crm/activities/9/created", data={"leadId": "1", "n": 1})
     await gateway.publish(topic="crm/activities/9/created", data={"leadId": 1, "n": 2})
     await gateway.publish(topic="crm/activities/9/created", data={"leadId": "2", "n": 3})

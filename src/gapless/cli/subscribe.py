@@ -30,6 +30,8 @@ EXAMPLES = """
 
 `gapless subscribe --topic 'crm/leads/+/updated'` — over MQTT
 
+`gapless subscribe --rooms lead:7 --transport mqtt` — a whole room over MQTT, also what the payload puts there
+
 `gapless subscribe --rooms org:global --transport poll --after start --count 10 --timeout 5`
 
 It comes back for ever when the connection is lost, and resumes from where it was.

@@ -12,9 +12,15 @@ class GatewayDescription(msgspec.Struct, frozen=True):
     """What `/api/connect` says of the position now, and of the filters under which rooms are heard."""
 
     class RoomFilters(msgspec.Struct, frozen=True):
-        """The filters of one room."""
+        """The filters of one room: the room's own, and those of topics."""
 
-        filters: tuple[str, ...]
+        filters: tuple[str, ...] = ()
+        room_filter: str | None = None
+
+        @property
+        def heard_by(self) -> tuple[str, ...]:
+            """What to subscribe to."""
+            return self.filters if self.room_filter is None else (self.room_filter,)
 
     epoch: str
     position: str
@@ -22,8 +28,8 @@ class GatewayDescription(msgspec.Struct, frozen=True):
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """All filters, each once."""
-        return tuple(dict.fromkeys(each for room in self.rooms for each in room.filters))
+        """What to subscribe to, each once."""
+        return tuple(dict.fromkeys(each for room in self.rooms for each in room.heard_by))
 
 
 async def describe_gateway(target: Target) -> GatewayDescription:

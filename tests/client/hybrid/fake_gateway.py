@@ -21,7 +21,14 @@ _HEARTBEATS = {"socketio": 25.0, "mqtt": 30.0, "sse": 15.0, "poll": 30.0}
 class FakeGateway:
     """Log, doors and conditions; `FakeWorld` is what a client sees of it."""
 
-    def __init__(self, *, epoch: str = "e", log: Sequence[Any] = (), incomplete_over_mqtt: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        epoch: str = "e",
+        log: Sequence[Any] = (),
+        incomplete_over_mqtt: Sequence[str] = (),
+        room_filters: bool = False,
+    ) -> None:
         self.epoch = epoch
         self.oldest = 1
         self.log: list[ClientEvent] = []
@@ -33,6 +40,7 @@ class FakeGateway:
         self.attempts: dict[str, int] = {}
         self.connections: list[FakeConnection] = []
         self._not_over_mqtt = set(incomplete_over_mqtt)
+        self._room_filters = room_filters
         self._waiting: list[tuple[str, Callable[[], None]]] = []
         for entry in log:
             self.append(entry)
@@ -116,7 +124,8 @@ class FakeGateway:
         if room in self.denied:
             return RoomDescription(room=room, error={"code": "forbidden", "message": "denied"})
         match = (Source("crm/leads/{leadId}/updated", "lead:{leadId}"),)
-        return RoomDescription(room=room, mqtt=room not in self._not_over_mqtt, match=match)
+        room_filter = f"$room/{room}" if self._room_filters else None
+        return RoomDescription(room=room, room_filter=room_filter, mqtt=room not in self._not_over_mqtt, match=match)
 
 
 class FakeConnection:

@@ -436,7 +436,7 @@ export class Connector implements LinkHost {
     const usable: TransportName[] = [];
     for (const name of this.options.ladder) {
       if (!OFFERS[name].some((offer) => offered.has(offer))) continue;
-      if (name === "mqtt" && about.rooms.some((room) => room.mqtt === false && !room.error)) continue;
+      if (name === "mqtt" && about.rooms.some((room) => room.mqtt === false && !room.room_filter && !room.error)) continue;
       if (!this.transports.has(name)) this.transports.set(name, await this.load(name));
       if (this.transports.get(name)) usable.push(name);
     }

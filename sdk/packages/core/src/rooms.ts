@@ -4,9 +4,11 @@ import type { WireError } from "./errors.ts";
 /** A room as `/api/connect` describes it. */
 export interface RoomDescription {
   readonly room: string;
+  /** The one MQTT filter that brings everything, at the gateway's own MQTT server. */
+  readonly room_filter?: string;
   /** MQTT topic filters. */
   readonly filters?: readonly string[];
-  /** Whether the filters bring everything. */
+  /** Whether the topic filters bring everything. */
   readonly mqtt?: boolean;
   readonly match?: readonly { readonly pattern: string; readonly room: string }[];
   /** Why it cannot be heard. */

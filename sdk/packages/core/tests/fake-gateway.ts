@@ -31,6 +31,7 @@ export class FakeGateway implements HttpDoor {
   readonly refused = new Set<string | null>();
   readonly rejected: Record<string, string> = {};
   readonly notOverMqtt: readonly string[];
+  readonly roomFilters: boolean;
   published: string[] = [];
   epoch: string;
   oldest = 1;
@@ -38,9 +39,10 @@ export class FakeGateway implements HttpDoor {
   private connections: Connection[] = [];
   private waiting: [Door, () => void][] = [];
 
-  constructor(epoch = "e", log: Entry[] = [], notOverMqtt: readonly string[] = []) {
+  constructor(epoch = "e", log: Entry[] = [], notOverMqtt: readonly string[] = [], roomFilters = false) {
     this.epoch = epoch;
     this.notOverMqtt = notOverMqtt;
+    this.roomFilters = roomFilters;
     for (const entry of log) this.append(entry);
   }
 
@@ -146,7 +148,7 @@ export class FakeGateway implements HttpDoor {
     const describeRoom = (room: string): RoomDescription =>
       this.denied.has(room)
         ? { room, error: { code: "forbidden", message: "denied" } }
-        : { room, filters: [], mqtt: !this.notOverMqtt.includes(room), match: [{ pattern: "crm/leads/{leadId}/updated", room: "lead:{leadId}" }] };
+        : { room, ...(this.roomFilters ? { room_filter: `$room/${room}` } : {}), filters: [], mqtt: !this.notOverMqtt.includes(room), match: [{ pattern: "crm/leads/{leadId}/updated", room: "lead:{leadId}" }] };
     return {
       epoch: this.epoch, position: this.head,
       transports: NAMES.filter((name) => this.conditions[name] !== "absent").map((name) => ({ name, url: `fake://${name}` })),

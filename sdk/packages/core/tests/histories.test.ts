@@ -35,7 +35,7 @@ interface History {
   ladder?: TransportName[];
   rooms?: string[];
   random?: number;
-  gateway?: { epoch?: string; log?: Entry[]; incomplete_over_mqtt?: string[] };
+  gateway?: { epoch?: string; log?: Entry[]; incomplete_over_mqtt?: string[]; room_filters?: boolean };
   stored?: { cursor?: string; outbox?: string[] };
   conditions?: Partial<Record<Door, Condition>>;
   steps: Step[];
@@ -58,8 +58,8 @@ class Player {
 
   constructor(history: History) {
     this.history = history;
-    const { epoch, log, incomplete_over_mqtt } = history.gateway ?? {};
-    this.gateway = new FakeGateway(epoch, log, incomplete_over_mqtt);
+    const { epoch, log, incomplete_over_mqtt, room_filters } = history.gateway ?? {};
+    this.gateway = new FakeGateway(epoch, log, incomplete_over_mqtt, room_filters);
     for (const [door, condition] of Object.entries(history.conditions ?? {})) this.gateway.set(door as Door, condition);
     this.rooms = new Set(history.rooms ?? ["lead:1"]);
     const { cursor, outbox = [] } = history.stored ?? {};

@@ -466,10 +466,8 @@ class Connector:
 
     def _usable(self, about: _View) -> list[TransportName]:
         """The ladder without what is not on offer, cannot be done here, or does not carry a room whole."""
-        partial = any(room.mqtt is False for room in about.audible)
-        return [
-            name for name in self._ladder if self.world.can(name, about.transports) and not (name == "mqtt" and partial)
-        ]
+        whole = all(room.whole_over_mqtt for room in about.audible)
+        return [name for name in self._ladder if self.world.can(name, about.transports) and (name != "mqtt" or whole)]
 
     @property
     def _bound(self) -> float:

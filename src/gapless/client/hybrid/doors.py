@@ -187,4 +187,4 @@ class ListeningDoor:
 
 
 def _filters(rooms: Sequence[RoomDescription]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(each for room in rooms for each in room.filters))
+    return tuple(dict.fromkeys(each for room in rooms for each in room.heard_by))

@@ -24,17 +24,29 @@ class RoomDescription(msgspec.Struct, frozen=True, kw_only=True):
     """A room as `/api/connect` describes it.
 
     Attributes:
+        room_filter: the one MQTT filter that brings everything, at the gateway's own MQTT server.
         filters: its MQTT topic filters.
-        mqtt: whether they bring everything.
+        mqtt: whether these bring everything.
         match: how to know its events.
         error: why it cannot be heard, `{code, message, …}`.
     """
 
     room: str
+    room_filter: str | None = None
     filters: tuple[str, ...] = ()
     mqtt: bool | None = None
     match: tuple[Source, ...] = ()
     error: dict[str, Any] | None = None
+
+    @property
+    def heard_by(self) -> tuple[str, ...]:
+        """What to subscribe to over MQTT."""
+        return self.filters if self.room_filter is None else (self.room_filter,)
+
+    @property
+    def whole_over_mqtt(self) -> bool:
+        """Whether that brings everything."""
+        return self.room_filter is not None or self.mqtt is not False
 
 
 class _Found(msgspec.Struct):

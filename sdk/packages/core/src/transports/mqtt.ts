@@ -29,7 +29,7 @@ export const mqtt: Transport = ({ urls, token, bound }: OpenContext, sink: Sink,
     signal.addEventListener("abort", close, { once: true });
 
     async function subscribe(rooms: readonly RoomDescription[], after: string): Promise<void> {
-      const wanted = new Set(rooms.flatMap(({ filters = [] }) => filters));
+      const wanted = new Set(rooms.flatMap(({ room_filter, filters = [] }) => room_filter ?? filters));
       const added = [...wanted].filter((filter) => !hearing.has(filter));
       const left = [...hearing].filter((filter) => !wanted.has(filter));
       for (const filter of added) hearing.add(filter);
