@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from gapless.client.backoff import Backoff
 from gapless.client.connect import TransportName, connection_to, publisher_to
-from gapless.client.hybrid.client import Client, Publication
+from gapless.client.hybrid.bounds import Bounds
+from gapless.client.hybrid.client import Client
 from gapless.client.hybrid.errors import (
     Closed,
     NetworkError,
@@ -23,10 +24,13 @@ from gapless.client.hybrid.errors import (
     Offline,
     OutboxFull,
     StorageFailed,
+    StoreInUse,
     TokenFailed,
 )
 from gapless.client.hybrid.inbox import Gap
+from gapless.client.hybrid.options import ClientOptions, EventOptions
 from gapless.client.hybrid.outbox import OutboxBounds
+from gapless.client.hybrid.publication import Publication
 from gapless.client.hybrid.status import ConnectionState, Failover, Status
 from gapless.client.hybrid.store import MemoryStore, SqliteStore, Store
 from gapless.client.hybrid.subscription import Subscription as EventStream
@@ -55,12 +59,15 @@ from gapless.client.subscription import Subscription, follow
 __all__ = [
     "Alive",
     "Backoff",
+    "Bounds",
     "Client",
     "ClientEvent",
+    "ClientOptions",
     "Closed",
     "Connection",
     "ConnectionLost",
     "ConnectionState",
+    "EventOptions",
     "EventStream",
     "Failover",
     "Gap",
@@ -88,6 +95,7 @@ __all__ = [
     "Status",
     "StorageFailed",
     "Store",
+    "StoreInUse",
     "Subscribed",
     "Subscription",
     "SyncClient",

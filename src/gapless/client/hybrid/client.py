@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import ssl
-import time as _time
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 from urllib.parse import urlsplit
 
-import msgspec
-
 from gapless.client.connect import TRANSPORTS, TransportName
+from gapless.client.hybrid.bounds import Bounds
 from gapless.client.hybrid.errors import Closed, NoAnswer, Offline
 from gapless.client.hybrid.keeper import Keeper
 from gapless.client.hybrid.machine import LADDER, Machine
+from gapless.client.hybrid.options import EventOptions, OnError, OnSent
 from gapless.client.hybrid.outbox import Entry, OutboxBounds
 from gapless.client.hybrid.process import Later
+from gapless.client.hybrid.publication import Publication, encode_event, outcome_of
 from gapless.client.hybrid.shell import Shell, Sink, Token
 from gapless.client.hybrid.status import ConnectionState, Status
 from gapless.client.hybrid.store import MemoryStore, SqliteStore, Store
@@ -28,39 +27,9 @@ from gapless.client.hybrid.subscription import Subscription
 from gapless.client.hybrid.tokens import claims_of
 from gapless.client.model import Published
 from gapless.errors import ConfigError, GaplessError, InvalidRequest
-from gapless.event import EventIds, Position, format_time
+from gapless.event import EventIds, Position
 
 logger = logging.getLogger("gapless.client")
-_encode = msgspec.json.Encoder().encode
-
-
-class Publication:
-    """A publication that was accepted. Await it for the gateway's answer.
-
-    Cancelling who waits does not call it back.
-
-    Attributes:
-        id: the event's.
-        is_stored: whether it is in the client's store, and so is sent even if this process is killed now.
-    """
-
-    def __init__(self, identity: str, answer: Later, *, is_stored: bool) -> None:
-        self.id = identity
-        self.is_stored = is_stored
-        self._answer = answer
-
-    def __await__(self) -> Generator[Any, None, Published]:
-        return _outcome(self._answer).__await__()
-
-
-async def _outcome(later: Later) -> Any:
-    """The outcome of a `Later` on the event loop."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    later.then(lambda _: None if future.done() else future.set_result(None))
-    await future
-    if later.error is not None:
-        raise later.error
-    return later.value
 
 
 class Client(Sink):
@@ -83,6 +52,7 @@ class Client(Sink):
             position. A position goes before the stored cursor: for an application that keeps its place itself.
         transports: the ladder, best first.
         outbox: bounds of the outbox.
+        bounds: upper limits of what it waits for; default: what the latency and the rate of events suggest.
         mqtt_url: the MQTT server, in place of the one that the gateway offers on its HTTP port.
         tls: how to verify the gateway; None trusts the system's authorities.
         on_error: called with errors that belong to no call, and the room they concern or None; default: they are
@@ -103,10 +73,11 @@ class Client(Sink):
         after: str = "now",
         transports: Sequence[TransportName] = LADDER,
         outbox: OutboxBounds | None = None,
+        bounds: Bounds | None = None,
         mqtt_url: str | None = None,
         tls: ssl.SSLContext | None = None,
-        on_error: Callable[[GaplessError, str | None], None] | None = None,
-        on_sent: Callable[[str, Published | GaplessError], None] | None = None,
+        on_error: OnError | None = None,
+        on_sent: OnSent | None = None,
     ) -> None:
         self._url = _checked_url(url)
         _check_ladder(transports)
@@ -117,7 +88,8 @@ class Client(Sink):
         self._user = user
         self._after = after
         self._ladder = tuple(transports)
-        self._bounds = outbox
+        self._outbox_bounds = outbox
+        self._bounds = bounds
         self._mqtt_url = mqtt_url
         self._tls = tls
         self._on_error = on_error or _log_error
@@ -133,11 +105,25 @@ class Client(Sink):
     # --- life
 
     async def __aenter__(self) -> Self:
+        """Open the store.
+
+        Raises:
+            StoreInUse: another client has it open.
+            TokenFailed: without a token nobody knows whose cursor and outbox these are; name the `user` to go without.
+        """
         self._loop = asyncio.get_running_loop()
         self._keeper = Keeper(self._store, lambda error: self.failed(error, None))
         self._shell = Shell(
             self._url, mqtt_url=self._mqtt_url, token=self._token, tls=self._tls, keeper=self._keeper, sink=self
         )
+        try:
+            await self._open()
+        except BaseException:
+            await self._shell.close()
+            raise
+        return self
+
+    async def _open(self) -> None:
         token: Any = ... if self._user is not None and callable(self._token) else await self._shell.ask_token()
         user = self._user if self._user is not None else claims_of(None if token is ... else token).sub or "anonymous"
         cursor, leftovers = await self._keeper.open(f"{self._url} {user}")
@@ -150,6 +136,7 @@ class Client(Sink):
             begin=self._after,
             leftovers=leftovers,
             bounds=self._bounds,
+            outbox=self._outbox_bounds,
             token=token,
             fixed_token=not callable(self._token),
         )
@@ -157,7 +144,6 @@ class Client(Sink):
         self._shell.on_wake = self.network_changed
         machine.start()
         self._shell.wake()
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -217,12 +203,8 @@ class Client(Sink):
         type: str | None = None,  # noqa: A002 the wire's name
         data: Any = None,
         *,
-        topic: str | None = None,
-        id: str | None = None,  # noqa: A002 the wire's name
-        qos: int | None = None,
-        retain: bool | None = None,
-        expires_in: float | None = None,
         ephemeral: bool = False,
+        **options: Unpack[EventOptions],
     ) -> Published:
         """Publish an event, and wait until it is in the gateway's log.
 
@@ -232,10 +214,8 @@ class Client(Sink):
         Args:
             type: event type (`lead:updated`); the gateway makes the topic of it and the data.
             data: what JSON can say; or bytes.
-            topic: MQTT topic, in place of the type or besides it.
-            id: up to 128 characters; default: a new one. The same id again is no second event.
-            expires_in: seconds after which it is not delivered any more.
             ephemeral: never kept, at most once: for cursors and typing.
+            options: see `EventOptions`.
 
         Raises:
             GaplessError: what the gateway says (`payload_too_large`, `forbidden`, …).
@@ -243,29 +223,19 @@ class Client(Sink):
             Offline: an ephemeral one without a connection.
             Closed: the client was closed before there was an answer.
         """
-        options = {"topic": topic, "id": id, "qos": qos, "retain": retain, "expires_in": expires_in}
         if ephemeral:
             return await self._publish_now(type, data, options)
-        return await (await self._enqueue(type, data, options))
+        return await (await self.enqueue(type, data, **options))
 
     async def enqueue(
         self,
         type: str | None = None,  # noqa: A002 the wire's name
         data: Any = None,
-        *,
-        topic: str | None = None,
-        id: str | None = None,  # noqa: A002 the wire's name
-        qos: int | None = None,
-        retain: bool | None = None,
-        expires_in: float | None = None,
+        **options: Unpack[EventOptions],
     ) -> Publication:
         """As `publish`, but return once the event is on this machine's disk; await the result for the answer."""
-        options = {"topic": topic, "id": id, "qos": qos, "retain": retain, "expires_in": expires_in}
-        return await self._enqueue(type, data, options)
-
-    async def _enqueue(self, kind: str | None, data: Any, options: dict[str, Any]) -> Publication:
         self._check_open()
-        identity, body = self._encode(kind, data, options)
+        identity, body = encode_event(type, data, options, new_id=self._new_id)
         entry, answer = self._machine.outbox.reserve(identity, body)
         return await asyncio.shield(self._keep_and_send(entry, answer))
 
@@ -275,39 +245,24 @@ class Client(Sink):
         self._shell.wake()
         return Publication(entry.id, answer, is_stored=is_stored)
 
-    async def _publish_now(self, kind: str | None, data: Any, options: dict[str, Any]) -> Published:
+    async def _publish_now(self, kind: str | None, data: Any, options: EventOptions) -> Published:
         self._check_open()
         if not self.status.is_whole:
             raise Offline("there is no connection", hint="ephemeral events are not kept")
-        _, body = self._encode(kind, data, options | {"qos": 0})
-        answers: list[Published] = await _outcome(self._machine.scheduler.spawn(self._send_now(body)).outcome)
+        _, body = encode_event(kind, data, {**options, "qos": 0}, new_id=self._new_id)
+        answers: list[Published] = await outcome_of(self._machine.scheduler.spawn(self._send_now(body)).outcome)
         return answers[0]
 
     def _send_now(self, body: bytes) -> Generator[Later, Any, Any]:
         token = yield from self._machine.tokens.get()
         return (yield self._shell.publish([body], token))
 
-    def _encode(self, kind: str | None, data: Any, options: dict[str, Any]) -> tuple[str, bytes]:
-        if not kind and not options["topic"]:
-            raise InvalidRequest("an event needs a type or a topic", hint='publish("lead:updated", data)')
-        options["id"] = identity = options["id"] or self._new_id()
-        fields = {name: value for name, value in options.items() if value is not None}
-        fields |= {"type": kind} if kind else {}
-        fields["time"] = format_time(int(_time.time() * 1000))
-        if isinstance(data, bytes | bytearray | memoryview):
-            fields["data_base64"] = base64.b64encode(data).decode()
-        else:
-            fields["data"] = data
-        try:
-            return identity, _encode(fields)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InvalidRequest(f"the data is not JSON: {error}") from error
-
     # --- status
 
     @property
     def status(self) -> Status:
         """How it is connected; a new value at each change."""
+        self._check_opened()
         return self._machine.status
 
     async def changes(self) -> AsyncIterator[Status]:
@@ -363,6 +318,9 @@ class Client(Sink):
     def _check_open(self) -> None:
         if self._is_closed:
             raise Closed("the client was closed")
+        self._check_opened()
+
+    def _check_opened(self) -> None:
         if not hasattr(self, "_machine"):
             raise InvalidRequest("the client was not opened", hint="async with Client(…) as rt")
 

@@ -9,7 +9,7 @@ import msgspec
 
 from gapless.client.backoff import Backoff
 from gapless.client.connect import TransportName
-from gapless.client.hybrid.bounds import Mean, open_bound
+from gapless.client.hybrid.bounds import Bounds, Mean, open_bound
 from gapless.client.hybrid.errors import NetworkError, NoAnswer, NoTransport
 from gapless.client.hybrid.inbox import Inbox, parse, reaches
 from gapless.client.hybrid.link import Link
@@ -50,6 +50,7 @@ class Connector:
     Args:
         ladder: the transports in order.
         begin: where a client without a cursor begins: `now`, `start` or a position.
+        bounds: the application's limits.
         random: draws evenly from 0 up to 1.
         wall: seconds since the Unix epoch.
     """
@@ -64,10 +65,12 @@ class Connector:
         rooms: Rooms,
         ladder: Sequence[TransportName],
         begin: str,
+        bounds: Bounds,
         random: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self.scheduler = scheduler
+        self.bounds = bounds
         self.world = world
         self.inbox = inbox
         self.latency = Mean()
@@ -471,7 +474,7 @@ class Connector:
 
     @property
     def _bound(self) -> float:
-        return open_bound(self.latency.value)
+        return open_bound(self.latency.value, self.bounds.open)
 
     @property
     def _is_closed(self) -> bool:

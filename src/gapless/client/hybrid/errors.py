@@ -54,6 +54,12 @@ class StorageFailed(GaplessError):
     code = "storage_failed"
 
 
+class StoreInUse(GaplessError):
+    """Another client has the store open: with two of them on one cursor, each would miss what the other heard."""
+
+    code = "store_in_use"
+
+
 class OutboxFull(GaplessError):
     """The outbox's bound is reached; wait for answers."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -13,8 +13,13 @@ from gapless.client.model import ClientEvent
 from gapless.errors import GaplessError, InvalidPosition
 from gapless.event import Position
 
+_encode = msgspec.json.Encoder().encode
+
 MOST_WAITING = 10_000
 """Events that may wait for handlers, over all subscriptions."""
+
+MOST_BYTES = 32 << 20
+"""Bytes of their data, as JSON."""
 
 MOST_IDS = 10_000
 """Ids remembered, at least."""
@@ -44,6 +49,12 @@ class _Place:
         self.pending = 0
 
 
+class _Waiting(NamedTuple):
+    place: _Place
+    item: ClientEvent | Gap
+    size: int
+
+
 class Line:
     """The events of one subscription that wait for it.
 
@@ -60,8 +71,8 @@ class Line:
         self.refused: dict[str, GaplessError] = {}
         self.heard: set[str] = set()
         self._inbox = inbox
-        self._waiting: deque[tuple[_Place, ClientEvent | Gap]] = deque()
-        self._in_hand: _Place | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._in_hand: _Waiting | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -71,29 +82,37 @@ class Line:
         self.finish()
         if not self._waiting:
             return None
-        self._in_hand, item = self._waiting.popleft()
-        self._inbox.taken(1)
-        return item
+        self._in_hand = self._waiting.popleft()
+        self._inbox.taken(self._in_hand)
+        return self._in_hand.item
+
+    def give_back(self) -> None:
+        """What was taken did not reach the application: it is the next one again."""
+        waiting, self._in_hand = self._in_hand, None
+        if waiting is not None:
+            self._waiting.appendleft(waiting)
+            self._inbox.waits(waiting)
 
     def finish(self) -> None:
         """What was taken is handled."""
-        place, self._in_hand = self._in_hand, None
-        if place is not None:
-            place.pending -= 1
+        waiting, self._in_hand = self._in_hand, None
+        if waiting is not None:
+            waiting.place.pending -= 1
             self._inbox.settle()
 
-    def add(self, place: _Place, item: ClientEvent | Gap) -> None:
+    def add(self, waiting: _Waiting) -> None:
         """For the inbox."""
-        place.pending += 1
-        self._waiting.append((place, item))
+        waiting.place.pending += 1
+        self._waiting.append(waiting)
+        self._inbox.waits(waiting)
         self.changed()
 
     def end(self) -> None:
         """Handle nothing more: it holds up nothing any longer."""
-        waiting, self._waiting = self._waiting, deque()
-        for place, _ in waiting:
-            place.pending -= 1
-        self._inbox.taken(len(waiting))
+        dropped, self._waiting = self._waiting, deque()
+        for waiting in dropped:
+            waiting.place.pending -= 1
+        self._inbox.taken(*dropped)
         self.finish()
         self._inbox.settle()
 
@@ -121,7 +140,7 @@ class Inbox:
         self._moved = moved
         self._drained = drained
         self._places: deque[_Place] = deque()
-        self._waiting = 0
+        self._waiting = self._bytes = 0
         self._was_full = False
         self._ids: set[str] = set()
         self._older_ids: set[str] = set()
@@ -150,13 +169,17 @@ class Inbox:
     @property
     def is_full(self) -> bool:
         """Whether more wait than may."""
-        return self._waiting > MOST_WAITING
+        return self._waiting > MOST_WAITING or self._bytes > MOST_BYTES
 
     @property
     def has_room(self) -> bool:
-        """Whether at most half of what may wait is waiting."""
-        self._was_full = self._was_full or self._waiting > MOST_WAITING // 2
-        return self._waiting <= MOST_WAITING // 2
+        """Whether at most half of what may wait is waiting. Where it is not, `drained` will be called."""
+        self._was_full = self._was_full or not self._is_half_empty
+        return self._is_half_empty
+
+    @property
+    def _is_half_empty(self) -> bool:
+        return self._waiting <= MOST_WAITING // 2 and self._bytes <= MOST_BYTES // 2
 
     def event(self, event: ClientEvent) -> bool:
         """Take an event; whether it is new."""
@@ -180,10 +203,11 @@ class Inbox:
             data = {**captures, **event.data} if isinstance(event.data, dict) else event.data
             event = msgspec.structs.replace(event, data=data, captures=captures)
         rooms = self.matcher.rooms_of(event.topic, event.data)
-        for line in self.lines:
-            if not line.rooms.isdisjoint(rooms):
-                self._waiting += 1
-                line.add(place, event)
+        wanting = [line for line in self.lines if not line.rooms.isdisjoint(rooms)]
+        if wanting:
+            waiting = _Waiting(place, event, _size(event.data))
+            for line in wanting:
+                line.add(waiting)
 
     def moved(self, position: str) -> None:
         """Everything up to the position was received."""
@@ -202,8 +226,7 @@ class Inbox:
             self.received = position
         place = self._place(position)
         for line in self.lines:
-            self._waiting += 1
-            line.add(place, gap)
+            line.add(_Waiting(place, gap, 0))
         self.settle()
 
     def _place(self, position: str | None) -> _Place:
@@ -224,10 +247,16 @@ class Inbox:
 
     # --- for the lines
 
-    def taken(self, count: int) -> None:
-        """So many wait no more."""
-        self._waiting -= count
-        if self._was_full and self._waiting <= MOST_WAITING // 2:
+    def waits(self, waiting: _Waiting) -> None:
+        """This waits."""
+        self._waiting += 1
+        self._bytes += waiting.size
+
+    def taken(self, *items: _Waiting) -> None:
+        """These wait no more."""
+        self._waiting -= len(items)
+        self._bytes -= sum(waiting.size for waiting in items)
+        if self._was_full and self._is_half_empty:
             self._was_full = False
             self._drained()
 
@@ -239,6 +268,10 @@ class Inbox:
         if cursor is not None:
             self.cursor = cursor
             self._moved(cursor)
+
+
+def _size(data: Any) -> int:
+    return len(data) if isinstance(data, bytes | str) else len(_encode(data))
 
 
 def parse(position: str | None) -> Position | None:

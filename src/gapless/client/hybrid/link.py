@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gapless.client.connect import TransportName
-from gapless.client.hybrid.bounds import Mean, check_bound, silence_bound
+from gapless.client.hybrid.bounds import Bounds, Mean, check_bound, silence_bound
 from gapless.client.hybrid.errors import NoAnswer
 from gapless.client.hybrid.inbox import Inbox, reaches
 from gapless.client.hybrid.process import Cancel, Process, Running, Scheduler, nothing
@@ -24,6 +24,7 @@ class Host(Protocol):
     world: World
     inbox: Inbox
     latency: Mean
+    bounds: Bounds
 
     def received(self) -> None:
         """An event came."""
@@ -124,7 +125,8 @@ class Link:
     # --- silence
 
     def _bound(self) -> float:
-        return silence_bound(self._gaps, self.opened.heartbeat if self.opened is not None else math.inf)
+        heartbeat = self.opened.heartbeat if self.opened is not None else math.inf
+        return silence_bound(self._gaps, heartbeat, self._host.bounds.silence)
 
     def _watch(self, due: float) -> None:
         self._unwatch()
@@ -197,7 +199,7 @@ class Link:
 
     @property
     def _check_bound(self) -> float:
-        return check_bound(self._host.latency.value)
+        return check_bound(self._host.latency.value, self._host.bounds.check)
 
 
 def _too_silent(seconds: float) -> NoAnswer:

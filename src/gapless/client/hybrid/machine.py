@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gapless.client.connect import TransportName
+from gapless.client.hybrid.bounds import Bounds
 from gapless.client.hybrid.connector import Connector
 from gapless.client.hybrid.errors import error_of_code
 from gapless.client.hybrid.inbox import Inbox, Line
@@ -35,6 +36,8 @@ class Machine:
         cursor: what the store has; None where it has none.
         begin: where a client without a cursor begins: `now`, `start`, or a position.
         leftovers: publications of an earlier life.
+        bounds: the application's limits of waiting.
+        outbox: how much may wait in the outbox.
         token: a token that is there already; `...` for none.
         fixed_token: there will be no other.
     """
@@ -50,7 +53,8 @@ class Machine:
         cursor: str | None = None,
         begin: str = "now",
         leftovers: Sequence[Entry] = (),
-        bounds: OutboxBounds | None = None,
+        bounds: Bounds | None = None,
+        outbox: OutboxBounds | None = None,
         token: Any = ...,
         fixed_token: bool = False,
     ) -> None:
@@ -68,6 +72,7 @@ class Machine:
             rooms=self,
             ladder=ladder,
             begin=begin,
+            bounds=bounds or Bounds(),
             random=random,
             wall=wall,
         )
@@ -76,7 +81,7 @@ class Machine:
             world,
             self.tokens,
             leftovers=list(leftovers),
-            bounds=bounds or OutboxBounds(),
+            bounds=outbox or OutboxBounds(),
             random=random,
             changed=lambda length: self.connector.tell(queue_length=length),
         )

@@ -197,7 +197,10 @@ class Shell:
             token = self._token()
             return await token if inspect.isawaitable(token) else token
         except Exception as error:
-            raise TokenFailed(f"token failed: {type(error).__name__}: {error}") from error
+            raise TokenFailed(
+                f"token failed: {type(error).__name__}: {error}",
+                hint="asked again by and by; to open a client without a token, name its user",
+            ) from error
 
     # --- connections
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from gapless.client.hybrid.errors import StorageFailed
+from gapless.client.hybrid.errors import StorageFailed, StoreInUse
 from gapless.client.hybrid.outbox import Entry
 
 _SCHEMA = """
@@ -17,7 +17,8 @@ CREATE TABLE IF NOT EXISTS outbox (owner TEXT, seq INTEGER, id TEXT NOT NULL, bo
 CREATE INDEX IF NOT EXISTS outbox_id ON outbox (owner, id);
 """
 _VERSION = 1
-_BUSY_MS = 5000
+_BUSY = 1.0
+"""Seconds to wait for another client that is just closing the file."""
 
 
 class Store(Protocol):
@@ -31,6 +32,9 @@ class Store(Protocol):
 
         Args:
             owner: the gateway's URL and the user.
+
+        Raises:
+            StoreInUse: another client has it open.
         """
 
     def keep_cursor(self, position: str) -> None:
@@ -77,7 +81,9 @@ class MemoryStore:
 
 
 class SqliteStore:
-    """A file, for several users and gateways; at one time, one client of each.
+    """A file, for several users and gateways in turn; for one client at a time, which keeps it locked.
+
+    The lock is the operating system's, and ends with the process, also by SIGKILL.
 
     Args:
         path: the file; it and its folder are made where they are missing.
@@ -93,9 +99,7 @@ class SqliteStore:
         self._owner = owner
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(
-                self._path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False
-            )
+            connection = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
             self._connection = connection
             self._prepare(connection)
             found = connection.execute("SELECT position FROM cursor WHERE owner = ?", (owner,)).fetchone()
@@ -103,13 +107,20 @@ class SqliteStore:
             return (found[0] if found else None), [Entry(*row) for row in rows]
         except (OSError, sqlite3.Error) as error:
             self.close()
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise StoreInUse(
+                    f"another client has {self._path} open",
+                    hint="give each client, and each process, a file of its own",
+                ) from error
             raise self._failed(error) from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        # Before the first access: then the lock is held from it to the end, and no memory is shared.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = WAL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > _VERSION:
             raise sqlite3.DatabaseError(f"it is of a later version ({version})")
-        connection.execute("PRAGMA journal_mode = WAL")
         if version < _VERSION:
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
 

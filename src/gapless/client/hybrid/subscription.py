@@ -83,6 +83,10 @@ class Subscription:
             await self._wait()
         raise StopAsyncIteration
 
+    def give_back(self) -> None:
+        """What was taken last did not reach the application: it is the next one again."""
+        self._line.give_back()
+
     async def _wait(self) -> None:
         self._news.clear()
         await self._news.wait()
