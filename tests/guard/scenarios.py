@@ -240,7 +240,7 @@ class SocketIoPublisher(Middle):
         access = Access(gate, server=cast(Server, None), fanout=fanout, save=self.save)
         queue = OutgoingQueue(max_messages=1000, max_bytes=1 << 20)
         self.sock = CountingSocket(self)
-        queue.attach(cast(LendingWebSocket, SimpleNamespace(transport=self.sock)))
+        queue.attach(cast(LendingWebSocket, SimpleNamespace(transport=self.sock, deflates=False)))
         client = Client(
             sid="s", eio_sid="e", pid="p", access=access, queue=queue, hub=self.hub, position=0, stats=Stats()
         )

@@ -38,6 +38,7 @@ class Raw:
         self.transport = self
         self.written: list[bytes] = []
         self.ended = False
+        self.deflates = False
 
     def write(self, data: bytes) -> None:
         self.written.append(data)

@@ -220,6 +220,7 @@ class Gateway:
             proxies=Networks(self.settings.http.trusted_proxies),
             largest_message=max(self.settings.socketio.max_message_bytes, 1 << 20),
             tls=None if self.tls is None else self.tls.context("http/1.1"),
+            compression=self.settings.http.compression,
         )
         self._running = asyncio.create_task(server.serve(sockets=[listener]), name="http")
         await server.listening.wait()

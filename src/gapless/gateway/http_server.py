@@ -28,6 +28,7 @@ class HttpServer(uvicorn.Server):
         limiter: counts connections by address.
         proxies: peers that speak for others.
         tls: the context for HTTPS; None for plain HTTP.
+        compression: whether WebSockets may be compressed.
         timeout: seconds for the TLS handshake, and again for a request's line and headers.
     """
 
@@ -39,12 +40,13 @@ class HttpServer(uvicorn.Server):
         limiter: Limiter,
         proxies: Networks,
         tls: ssl.SSLContext | None = None,
+        compression: bool = False,
         timeout: float = 10.0,
     ) -> None:
         config = uvicorn.Config(
             app,
             ws=LendingWebSocket,
-            ws_per_message_deflate=False,  # a context per connection costs more than it saves on small events
+            ws_per_message_deflate=compression,
             ws_max_size=largest_message,
             ws_ping_interval=None,  # Engine.IO and MQTT have pings of their own
             http=LendingHttp,

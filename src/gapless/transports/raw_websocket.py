@@ -4,7 +4,8 @@ uvicorn keeps the protocol (RFC 6455): handshake, incoming frames, pings, close.
 transport of ours sends may go around it, straight to the socket, as finished frames: data
 frames may be written between the frames of others at any time (RFC 6455 §5.4, no fragments
 are sent here), and uncompressed frames are allowed where compression was negotiated
-(RFC 7692 §6).
+(RFC 7692 §6). It is negotiated without context takeover, so that a message is compressed
+once for every client, and nothing is kept for a connection.
 
 A connection may also be taken over: its messages then go to a receiver by calls, the ASGI
 application returns, and what it held (a task, queues, the request) is freed: an idle
@@ -15,10 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import zlib
 from typing import Any, Protocol
 
+from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request
 from websockets.protocol import State
 
@@ -26,6 +30,10 @@ from gapless.limits import FREE, Visit
 
 SCOPE_KEY = "gapless.raw_websocket"
 TEXT, BINARY = 0x81, 0x82
+DEFLATED = 0x40
+"""Added to the opcode of a frame whose payload is compressed (RFC 7692 §6)."""
+
+_WINDOW_BITS = 15
 
 
 def frame(payload: bytes, opcode: int = BINARY) -> bytes:
@@ -36,6 +44,12 @@ def frame(payload: bytes, opcode: int = BINARY) -> bytes:
     if size < 65536:
         return struct.pack(">BBH", opcode, 126, size) + payload
     return struct.pack(">BBQ", opcode, 127, size) + payload
+
+
+def deflate(payload: bytes) -> bytes:
+    """A message's payload, compressed by itself (RFC 7692 §7.2.1)."""
+    compressor = zlib.compressobj(wbits=-_WINDOW_BITS)
+    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 class WriterEvents(Protocol):
@@ -91,6 +105,20 @@ class LendingWebSocket(WebSocketsSansIOProtocol):
 
     visit: Visit = FREE
     """What this connection counts as."""
+
+    def __init__(self, config: Config, *args: Any, **options: Any) -> None:
+        super().__init__(config, *args, **options)
+        if config.ws_per_message_deflate:
+            alone = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+            self.conn.available_extensions = [alone]
+
+    @property
+    def deflates(self) -> bool:
+        """Whether the client takes what `deflate` made."""
+        return any(
+            isinstance(extension, PerMessageDeflate) and extension.local_max_window_bits == _WINDOW_BITS
+            for extension in self.conn.extensions
+        )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -32,6 +32,8 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         body_timeout: seconds within which a request's body must come, and one more for each 16 KiB of it.
         public_url: where clients reach this port, such as `https://events.example.com`; None takes
             what the request says.
+        compression: whether clients that offer it get WebSocket messages compressed (RFC 7692). An event is compressed
+            once for all; what clients send costs a decompression each.
         pages: whether to serve the page at `/` where a person watches and publishes events.
     """
 
@@ -51,6 +53,7 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     mqtt_keepalive: int = 60
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    compression: bool = False
     trusted_proxies: tuple[str, ...] = ()
     body_timeout: float = 10.0
     public_url: str | None = None

@@ -15,7 +15,10 @@ from typing import Any, Protocol
 
 from engineio import packet as eio
 
-from gapless.transports.raw_websocket import BINARY, TEXT, LendingWebSocket, frame
+from gapless.transports.raw_websocket import BINARY, DEFLATED, TEXT, LendingWebSocket, deflate, frame
+
+WORTH_DEFLATING = 128
+"""Bytes of a text from which on it is compressed, for clients that negotiated it."""
 
 
 class Reader(Protocol):
@@ -43,11 +46,13 @@ class EncodedMessage:
             text after its type, binary as it is).
     """
 
-    __slots__ = ("_packets", "_parts", "frames")
+    __slots__ = ("_deflated", "_messages", "_packets", "_parts", "frames")
 
     def __init__(self, parts: Sequence[bytes | memoryview], frames: bytes) -> None:
         self._parts = parts
+        self._messages: Sequence[EncodedMessage] = ()  # of which it was joined
         self._packets: list[Any] | None = None
+        self._deflated: bytes | None = None
         self.frames = frames
 
     @classmethod
@@ -65,7 +70,23 @@ class EncodedMessage:
         if len(messages) == 1:
             return messages[0]
         parts = [part for message in messages for part in message._parts]
-        return cls(parts, b"".join([message.frames for message in messages]))
+        message = cls(parts, b"".join([message.frames for message in messages]))
+        message._messages = messages
+        return message
+
+    @property
+    def deflated(self) -> bytes:
+        """The frames for clients that negotiated compression (RFC 7692): texts compressed, made once."""
+        if self._deflated is None:
+            if self._messages:
+                self._deflated = b"".join([message.deflated for message in self._messages])
+            elif len(self._parts[0]) < WORTH_DEFLATING:
+                self._deflated = self.frames
+            else:
+                text, *attachments = self._parts
+                frames = [frame(deflate(b"4" + text), TEXT | DEFLATED)]
+                self._deflated = b"".join(frames + [frame(bytes(each), BINARY) for each in attachments])
+        return self._deflated
 
     @property
     def packets(self) -> list[Any]:
@@ -103,6 +124,7 @@ class OutgoingQueue:
 
     __slots__ = (
         "_bytes",
+        "_deflates",
         "_max_bytes",
         "_max_messages",
         "_packets",
@@ -116,6 +138,7 @@ class OutgoingQueue:
     def __init__(self, *, max_messages: int, max_bytes: int) -> None:
         self.write: Callable[[bytes], None] | None = None
         self.stalled = False
+        self._deflates = False
         self._readers: tuple[Reader, ...] = ()  # one per Socket.IO session on the connection
         self._max_messages = max_messages
         self._max_bytes = max_bytes
@@ -127,7 +150,7 @@ class OutgoingQueue:
     def add_reader(self, reader: Reader) -> None:
         """Tell it of the connection from now on."""
         self._readers += (reader,)
-        reader.write = self.write
+        reader.write = None if self._deflates else self.write
 
     def remove_reader(self, reader: Reader) -> None:
         """It uses the connection no more."""
@@ -159,7 +182,7 @@ class OutgoingQueue:
     def send(self, message: EncodedMessage) -> None:
         """Pre-encoded packets, written at once or queued."""
         if self.write is not None:
-            self._write_frames(self.write, message.frames)
+            self._write_frames(self.write, message.deflated if self._deflates else message.frames)
             return
         for packet in message.packets:
             self.put_nowait(packet)
@@ -225,6 +248,7 @@ class OutgoingQueue:
         packets, self._packets = self._packets, None
         raw.transport.set_write_buffer_limits(self._max_bytes)
         self._raw = raw
+        self._deflates = raw.deflates
         self._set_write(raw.transport.write)
         for packet in packets or ():
             self.put_nowait(packet)
@@ -252,7 +276,7 @@ class OutgoingQueue:
     def _set_write(self, write: Callable[[bytes], None] | None) -> None:
         self.write = write
         for reader in self._readers:
-            reader.write = write
+            reader.write = None if self._deflates else write
 
     def set_full(self) -> None:
         """The connection can take no more live events."""
