@@ -37,6 +37,8 @@ class Person:
         kind, _, number = room.partition(":")
         if kind == "user":
             return number == self.user
+        if kind == "topic":  # topics outside the map are nobody's but a boss's
+            return False
         return "MANAGER" in self.roles or ("SALES" in self.roles and room in self.rooms)
 
     def hears_topic(self, topic_map: TopicMap, topic: str) -> bool:
@@ -96,9 +98,10 @@ def strangers() -> dict[str, str | None]:
 
 
 def rooms_of(topic_map: TopicMap) -> list[str]:
-    """Two rooms of each pattern of the map."""
+    """Two rooms of each pattern of the map, and that of a topic outside it."""
     patterns = [grant.pattern for grant in Policy(topic_map).grants() if grant.kind == "room"]
-    return list(dict.fromkeys(re.sub(r"\{[^}]*\}", number, pattern) for pattern in patterns for number in "12"))
+    found = [re.sub(r"\{[^}]*\}", number, pattern) for pattern in patterns for number in "12"]
+    return [*dict.fromkeys(found), "topic:other/1"]
 
 
 def topics_of(topic_map: TopicMap) -> list[str]:
