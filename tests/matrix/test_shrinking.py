@@ -1,7 +1,11 @@
-"""Rights that shrink while clients are connected, and while they are away: on every door, with the real gate."""
+"""Rights that shrink while clients are connected, and while they are away: on every door, with the real gate.
+
+Once the application says so (`recheck`), and once it says nothing, and its answer's life ends.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,7 +15,7 @@ import msgspec
 import pytest
 import socketio
 
-from gapless.auth import AuthOptions, Identity, PolicyGate
+from gapless.auth import AskOptions, AuthOptions, Identity, PolicyGate
 from gapless.auth.policy import Question
 from gapless.config import Settings
 from gapless.gateway import Gateway
@@ -30,7 +34,8 @@ VERSIONS = pytest.mark.parametrize("version", [V311, V5], ids=["3.1.1", "5"])
 class Site:
     """A gateway whose application says who hears what, and changes its mind."""
 
-    def __init__(self, stack: AsyncExitStack) -> None:
+    def __init__(self, stack: AsyncExitStack, *, told: bool) -> None:
+        self.told = told
         self.allowed = {SECRET_ROOM, OPEN_ROOM}
         self.stack = stack
         self.token = token(user="7")
@@ -48,11 +53,19 @@ class Site:
             httpx.AsyncClient(base_url=self.gateway.http_url, headers=self.bearer, timeout=20, trust_env=False)
         )
 
-    def shrink(self) -> None:
+    async def shrink(self) -> None:
         self.allowed = {OPEN_ROOM}
         gate = self.gateway.gate
         assert isinstance(gate, PolicyGate)
-        gate.recheck("7")
+        if self.told:
+            gate.recheck("7")
+            return
+        application = gate.application
+        for _ in range(2):  # what nobody hears now is asked about when it is wanted again
+            now = application.clock() + AskOptions().allow_seconds * 0.91
+            application.clock = lambda now=now: now  # type: ignore[misc]
+            gate.renewals.turn()
+            await gate.renewals.settled()
 
     async def publish(self) -> None:
         """What it may hear no more, then what it may."""
@@ -60,10 +73,10 @@ class Site:
         await self.gateway.publish(topic=MARKER, data={"secret": False})
 
 
-@pytest.fixture
-async def site() -> Any:
+@pytest.fixture(params=[True, False], ids=["told", "not told"])
+async def site(request: pytest.FixtureRequest) -> Any:
     async with AsyncExitStack() as stack:
-        site = Site(stack)
+        site = Site(stack, told=request.param)
         await site.open()
         yield site
     await close_clients()
@@ -97,9 +110,9 @@ async def test_mqtt(site: Site, version: ProtocolVersion, filters: tuple[str, st
         await client.drop()
         await until(lambda: site.gateway.mqtt.stats.sessions_away == 1)
         await site.publish()
-        site.shrink()
+        await site.shrink()
     else:
-        site.shrink()
+        await site.shrink()
         while await client.next() is not None:  # DISCONNECT, and nothing of an event
             pass
         await site.publish()
@@ -124,13 +137,13 @@ async def test_socketio(site: Site, away: bool) -> None:
         await client.eio.disconnect()
         await until(lambda: site.gateway.socketio.connections == 0)
         await site.publish()
-        site.shrink()
+        await site.shrink()
         client = socketio.AsyncClient(reconnection=False)
         client.on("*", lambda event, data, *rest: heard.append((event, data)))
         auth = {"token": site.token, "pid": pid, "offset": answer["position"]}
         await client.connect(site.gateway.http_url, auth=auth, transports=["websocket"])
     else:
-        site.shrink()
+        await site.shrink()
         await until(lambda: bool(heard))
         await site.publish()
     await until(lambda: any(event == "e" for event, _ in heard))
@@ -143,7 +156,7 @@ async def test_server_sent_events(site: Site) -> None:
     async with site.http.stream("GET", url) as response:
         events = SseReader(response)
         await events.next()
-        site.shrink()
+        await site.shrink()
         assert (await events.next())[:2] == ("gapless.revoked", {"rooms": [SECRET_ROOM]})
         await site.publish()
         assert (await events.event())["topic"] == MARKER
@@ -154,8 +167,31 @@ async def test_history(site: Site) -> None:
     await site.publish()
     page = f"/api/events?rooms={SECRET_ROOM},{OPEN_ROOM}&after=start"
     assert len((await site.http.get(page)).json()["events"]) == 2
-    site.shrink()
+    await site.shrink()
     assert (await site.http.get(page)).status_code == 403
     assert (await site.http.get(f"/api/connect?rooms={SECRET_ROOM}")).status_code == 403
     (event,) = (await site.http.get(f"/api/events?rooms={OPEN_ROOM}&after=start")).json()["events"]
     assert event["topic"] == MARKER
+
+
+async def test_a_poll_that_waits(site: Site) -> None:
+    url = f"/api/events?rooms={SECRET_ROOM},{OPEN_ROOM}&wait=20"
+    polling = asyncio.create_task(site.http.get(url))
+    await until(lambda: site.gateway.http.polling.waiting == 1)
+    await site.shrink()
+    answer = await polling
+    assert answer.status_code == 403
+    assert (await site.http.get(f"/api/presence?room={SECRET_ROOM}")).status_code == 403
+
+
+async def test_who_is_present(site: Site) -> None:
+    told: list[Any] = []
+    client = socketio.AsyncClient(reconnection=False)
+    client.on("*", lambda event, *data: told.append((event, *data)))
+    await client.connect(site.gateway.http_url, auth={"token": site.token}, transports=["websocket"])
+    assert (await client.call("presence", {"rooms": [SECRET_ROOM]}))["ok"]
+    await site.shrink()
+    site.gateway.presence.entered(Identity(user_id="8"), [SECRET_ROOM])
+    await until(lambda: bool(told))
+    assert told == [("gapless:revoked", {"rooms": [SECRET_ROOM]})]
+    await client.disconnect()

@@ -7,6 +7,7 @@ import heapq
 import logging
 import time as _time
 from collections.abc import Callable, Iterator
+from types import EllipsisType
 from typing import TYPE_CHECKING, Protocol
 
 from gapless.errors import Forbidden, Unauthorized
@@ -80,6 +81,7 @@ class Leases:
         self._clock = clock
         self.note = note
         self._all: set[Lease] = set()
+        self._by_user: dict[str | None, set[Lease]] = {}
         self._ends: list[tuple[float, int, Lease]] = []  # a heap; entries may be stale
         self._order = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -94,6 +96,7 @@ class Leases:
         """See `Gate.hold`."""
         lease = Lease(self, identity, holder)
         self._all.add(lease)
+        self._by_user.setdefault(identity.user_id, set()).add(lease)
         self.watch(lease)
         self.note("connected", identity)
         return lease
@@ -113,6 +116,16 @@ class Leases:
     def forget(self, lease: Lease) -> None:
         """See `Lease.release`."""
         self._all.discard(lease)
+        user_id = lease.identity.user_id  # a fresh token is of the same user
+        theirs = self._by_user.get(user_id)
+        if theirs is not None:
+            theirs.discard(lease)
+            if not theirs:
+                del self._by_user[user_id]
+
+    def has(self, user_id: str | None) -> bool:
+        """Whether the user (None: somebody without a name) has a connection."""
+        return user_id in self._by_user
 
     def end(self, which: Callable[[Identity], bool], error: Unauthorized) -> int:
         """End the access of all identities that `which` picks. Returns how many connections that was."""
@@ -121,9 +134,14 @@ class Leases:
             self._end(lease, error)
         return len(ended)
 
-    def change(self, which: Callable[[Identity], bool]) -> int:
-        """Let connections check again what they hear. Returns how many."""
-        changed = [lease for lease in self._all if which(lease.identity)]
+    def change(self, which: Callable[[Identity], bool], *, user_id: str | EllipsisType | None = ...) -> int:
+        """Let connections check again what they hear. Returns how many.
+
+        Args:
+            user_id: looks only at connections of this user; all are looked at where it is left out.
+        """
+        candidates = self._all if isinstance(user_id, EllipsisType) else self._by_user.get(user_id, ())
+        changed = [lease for lease in candidates if which(lease.identity)]
         for lease in changed:
             lease.holder.access_changed()
         return len(changed)

@@ -44,6 +44,8 @@ class AskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         allow_seconds: how long a yes holds, where the answer has no `ttl`.
         deny_seconds: how long a no holds, likewise.
         error_seconds: how long it stays a no where the application failed.
+        stale_seconds: how long beyond its end a yes holds for a live subscription while the application fails;
+            0 ends it at once.
         max_seconds: longest `ttl` taken from an answer.
         max_answers: answers kept; the oldest go first.
         concurrency: most questions on their way at a time; others wait, within the timeout.
@@ -56,6 +58,7 @@ class AskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     allow_seconds: float = 60.0
     deny_seconds: float = 10.0
     error_seconds: float = 1.0
+    stale_seconds: float = 60.0
     max_seconds: float = 3600.0
     max_answers: int = 100_000
     concurrency: int = 32
@@ -176,3 +179,5 @@ def _check_ask(ask: AskOptions) -> None:
     for name in ("timeout", "max_answers", "concurrency", "batch", "error_seconds", "max_seconds"):
         if getattr(ask, name) <= 0:
             raise ConfigError(f"auth.ask.{name} is not above 0", hint="leave it out to take the default")
+    if not ask.stale_seconds >= 0:
+        raise ConfigError("auth.ask.stale_seconds is below 0", hint="0 ends what cannot be renewed at once")

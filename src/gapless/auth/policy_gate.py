@@ -17,6 +17,7 @@ from gapless.auth.gate import Credentials, Identity, Operation, Source
 from gapless.auth.leases import Holder, Lease, Leases
 from gapless.auth.options import AuthOptions
 from gapless.auth.policy import Decision, Policy, Question
+from gapless.auth.renewals import Renewals
 from gapless.auth.revocations import Revocation, RevocationKind, Revocations, revoked
 from gapless.errors import Forbidden, NotDecided, Unauthorized
 from gapless.eventlog import EventLog
@@ -46,6 +47,7 @@ class PolicyGate:
         policy: the rules; `policy.grants()` lists them.
         audit: the audit log, and its counts.
         application: the answers of the application, and its counts.
+        renewals: asks again for what live subscriptions rest on.
 
     Raises:
         ConfigError: the settings cannot work; see the message.
@@ -69,6 +71,7 @@ class PolicyGate:
         self._http_ask = _http_ask(options) if ask is None and options.ask.url is not None else None
         self.application = Application(options.ask, self._http_ask if ask is None else one_by_one(ask))
         self.leases = Leases(clock, self.audit.note)
+        self.renewals = Renewals(self.application, self.leases, concurrency=options.ask.concurrency // 2)
         # A certificate may live for years, and what it opens must stay closed.
         lifetime = None if options.certificate_user else options.max_lifetime + options.leeway
         self.revocations = Revocations(lifetime, clock)
@@ -96,6 +99,7 @@ class PolicyGate:
             await asyncio.wait([self._keeping])
         self.leases.close()
         await self.authenticator.stop()
+        await self.renewals.stop()
         await self.application.stop()
         if self._http_ask is not None:
             await self._http_ask.stop()
