@@ -23,6 +23,7 @@ class TableGate:
         may_answer: whether the application answers now.
         asked: names that it was asked about, in order.
         shown: what clients showed.
+        revoked: users whose access was taken back.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -35,6 +36,7 @@ class TableGate:
         self.asked: list[str] = []
         self.asking = asyncio.Event()
         self.shown: list[Credentials] = []
+        self.revoked: set[str | None] = set()
         self._decided: set[str] = set()
 
     async def authenticate(self, credentials: Credentials) -> Identity:
@@ -72,6 +74,11 @@ class TableGate:
     def check_publish(self, identity: Identity, topic: str) -> None:
         self._check(self.says[identity.user_id], topic)
 
+    def check_will(self, identity: Identity, topic: str) -> None:
+        if identity.user_id in self.revoked:
+            raise Forbidden("revoked")
+        self.check_publish(identity, topic)
+
     def check_operate(self, identity: Identity, operation: Operation) -> None:
         if identity.user_id != "admin":
             raise Forbidden("not allowed")
@@ -87,6 +94,7 @@ class TableGate:
 
     def revoke(self, user: str, reason: str = "revoked") -> int:
         """Their access ends now."""
+        self.revoked.add(user)
         return self.leases.end(lambda identity: identity.user_id == user, Unauthorized("revoked", reason=reason))
 
     def take(self, user: str, *names: str) -> None:

@@ -349,6 +349,27 @@ async def test_rights_that_changed_are_looked_at_by_those_connections() -> None:
     assert gate.recheck() == 2
 
 
+async def test_a_will_is_judged_by_what_its_author_may_when_it_is_due() -> None:
+    clock = Clock()
+    topic = "crm/users/7/presence"
+    async with running(make(clock)) as gate:
+        author, other = await enter(gate, token(jti="a")), await enter(gate, token(jti="b"))
+        with pytest.raises(Forbidden):
+            gate.check_will(author, "crm/users/8/presence")
+        clock.now += 3600  # its token has merely ended
+        gate.check_will(author, topic)
+        await gate.revoke("token", "a")
+        with pytest.raises(Forbidden):
+            gate.check_will(author, topic)
+        gate.check_will(other, topic)
+        assert gate.audit.counts["denied", "test", "will"] == 1
+        clock.now += 7 * 86400
+        await gate.revocations.forget()
+        for each in (author, other):  # which of the two was revoked is not known any more
+            with pytest.raises(Forbidden):
+                gate.check_will(each, topic)
+
+
 # --- the audit log
 
 

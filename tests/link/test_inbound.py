@@ -282,17 +282,18 @@ async def test_bad_messages_are_counted_acknowledged_and_stall_nothing(
             Publish(TOPIC, b"s3cret" + b"x" * 262_144, qos=qos, packet_id=2 if qos else 0),
             Publish("crm/leads/" + "x" * 2000 + "/updated", b"{}", qos=qos, packet_id=3 if qos else 0),
             Publish("/".join("abcdefghijklmnopqrstuvwxyz0123456789abcd"), b"", qos=qos, packet_id=4 if qos else 0),
+            Publish(TOPIC, b"[" * 5000, qos=qos, packet_id=5 if qos else 0),
         ]
         for packet in [*bad, *bad]:
             session.send(packet)
-        session.send(message(5))
+        session.send(message(6))
         await gateway.heard.wait(1)
-        assert gateway.heard.data == [{"n": 5}]
+        assert gateway.heard.data == [{"n": 6}]
         if qos == 1:
-            assert [(await session.get(Puback)).packet_id for _ in range(9)] == [1, 2, 3, 4, 1, 2, 3, 4, 5]
+            assert [(await session.get(Puback)).packet_id for _ in range(11)] == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 6]
         if qos == 2:
-            assert [(await session.get(Pubrec)).packet_id for _ in range(4)] == [1, 2, 3, 4]
-        assert gateway.link.stats.rejected == (4 if qos == 2 else 8)  # at QoS 2 the second copies are known
+            assert [(await session.get(Pubrec)).packet_id for _ in range(5)] == [1, 2, 3, 4, 5]
+        assert gateway.link.stats.rejected == (5 if qos == 2 else 10)  # at QoS 2 the second copies are known
         assert gateway.link.state.status == "connected"
     warnings = [record for record in caplog.records if "message refused" in record.getMessage()]
     assert len(warnings) == 1  # of a kind, every ten seconds

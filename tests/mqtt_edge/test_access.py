@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
-from gapless.auth import Leases
+from gapless.auth import Identity, Leases
 from gapless.errors import LogUnavailable
+from gapless.eventlog import MemoryLog
 from gapless.mqtt import (
     Auth,
     Connack,
@@ -423,6 +425,125 @@ async def test_a_will_that_is_no_longer_allowed_is_not_published() -> None:
             await ann.drop()
         assert (await bob.receive()).topic == OTHER
         await bob.nothing_more()
+
+
+def later(topic: str = TOPIC, *, delay: int = 30) -> Will:
+    return Will(topic, b"gone", qos=1, properties=Properties(will_delay_interval=delay))
+
+
+async def come_due(node: Node, *, ahead: float = 40) -> None:
+    """Let the time of a delayed will, of a client that has gone, be there."""
+    await until(lambda: node.edge.stats.sessions_away == 1)
+    node.clock.ahead = ahead
+    node.edge.sessions._on_due()
+
+
+async def settled(node: Node) -> None:
+    await until(lambda: node.edge.stats.wills + node.edge.stats.denied_wills == 1)
+
+
+@pytest.mark.parametrize("lost", ["right", "access", "nothing"])
+@pytest.mark.parametrize("ahead", [40, 200], ids=["its delay is over", "its session is over"])
+async def test_a_delayed_will_is_looked_at_again_when_it_is_due(lost: str, ahead: float) -> None:
+    gate = gate_of("ann", "bob")
+    async with running_edge(gate=gate) as node:
+        bob, _ = await connect(node, "bob")
+        await bob.subscribe(TOPIC)
+        ann, _ = await connect(node, "ann", clean=False, expiry=100, will=later(delay=30 if ahead < 100 else 300))
+        await ann.drop()
+        await until(lambda: node.edge.stats.sessions_away == 1)
+        if lost == "right":
+            gate.says["ann"].clear()
+        elif lost == "access":
+            gate.revoke("ann")
+        await come_due(node, ahead=ahead)
+        await settled(node)
+        if lost == "nothing":
+            assert (await bob.receive()).payload == b"gone"
+        await bob.nothing_more()
+        assert node.edge.stats.denied_wills == (lost != "nothing")
+        if lost == "right" and ahead < 100:  # the session is as it was, and the will is gone from it
+            gate.says["ann"].add(TOPIC)
+            ann, connack = await connect(node, "ann", clean=False, expiry=100)
+            assert connack.session_present
+            await ann.drop()
+            await until(lambda: node.edge.stats.sessions_away == 1)
+            await bob.nothing_more()
+
+
+async def test_a_will_that_a_stopped_server_kept_is_judged_by_its_authors_rights_at_the_next_start() -> None:
+    log = MemoryLog()
+    for user, published in (("ann", 1), ("eve", 0)):
+        gate = gate_of(user)
+        async with running_edge(gate=gate, log=log) as node:
+            await connect(node, user, will=later())
+        async with running_edge(gate=gate_of("ann"), log=log) as node:
+            await settled(node)
+            assert (node.edge.stats.wills, node.edge.stats.denied_wills) == (published, 1 - published)
+
+
+@pytest.mark.parametrize("delay", [0, 30])
+@pytest.mark.parametrize("expiry", [0, 100])
+@pytest.mark.parametrize("answer", [True, False])
+async def test_the_application_is_asked_about_a_will_that_is_due(answer: bool, expiry: int, delay: int) -> None:
+    gate = gate_of("bob")
+    gate.asks[TOPIC] = True
+    async with running_edge(gate=gate) as node:
+        bob, _ = await connect(node, "bob")
+        await gate.prepare(Identity(user_id="bob"), filters=(TOPIC,))
+        await bob.subscribe(TOPIC)
+        ann, _ = await connect(node, "ann", clean=False, expiry=expiry, will=later(delay=delay))
+        gate.forget(TOPIC)
+        gate.asks[TOPIC] = answer
+        gate.may_answer.clear()
+        gate.asking.clear()
+        await ann.drop()
+        if delay and expiry:
+            await come_due(node)
+        await gate.asking.wait()
+        assert (node.edge.stats.wills, node.edge.stats.denied_wills) == (0, 0)
+        gate.may_answer.set()
+        await settled(node)
+        assert node.edge.stats.wills == answer
+        if answer:
+            assert (await bob.receive()).payload == b"gone"
+        ann, connack = await connect(node, "ann", clean=False)
+        assert connack.session_present is bool(expiry)
+
+
+async def test_a_client_that_returns_while_the_application_decides_on_its_will_gets_its_session() -> None:
+    gate = gate_of("ann")
+    gate.asks[TOPIC] = True
+    async with running_edge(gate=gate) as node:
+        ann, _ = await connect(node, "ann", clean=False, expiry=100, will=later(delay=0))
+        await ann.subscribe(OTHER)
+        gate.forget(TOPIC)
+        gate.may_answer.clear()
+        gate.asking.clear()
+        await ann.drop()
+        await gate.asking.wait()
+        coming = asyncio.create_task(connect(node, "ann", clean=False, expiry=100))
+        await node.publish(OTHER, "meanwhile")
+        gate.may_answer.set()
+        ann, connack = await coming
+        assert connack.session_present
+        assert b"meanwhile" in (await ann.receive()).payload
+        assert node.edge.stats.wills == 1
+        await ann.nothing_more()
+
+
+async def test_a_will_is_judged_by_the_token_that_its_client_had_last() -> None:
+    gate = gate_of("ann")
+    async with running_edge(gate=gate) as node:
+        ann = await Client.open(node.port)
+        ann.send(msgspec.structs.replace(with_method("ann@9999999999"), will=Will(TOPIC, b"gone")))
+        await ann.expect(Connack)
+        ann.send(authenticate("ann"))
+        await ann.expect(Auth)
+        connection = next(iter(node.edge.connected.values()))
+        assert connection.reader.session.will is not None
+        kept = msgspec.msgpack.decode(connection.reader.session.will.author, type=Identity)
+        assert (kept.user_id, kept.token_id, kept.expires) == ("ann", "ann", None)
 
 
 @pytest.mark.parametrize("qos", [0, 1])

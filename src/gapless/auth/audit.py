@@ -56,7 +56,7 @@ class Audit:
         """An identity was not allowed something.
 
         Args:
-            kind: `room`, `filter`, `publish` or `operate`.
+            kind: `room`, `filter`, `publish`, `will` (of an author whose access was taken back) or `operate`.
             subject: the room, filter, topic or operation.
         """
         door = identity.source.door

@@ -49,6 +49,10 @@ class DevelopmentGate:
         if topic.startswith("$"):
             raise Forbidden(f"topics that begin with '$' are the server's: {topic[:80]!r}", hint="use another topic")
 
+    def check_will(self, identity: Identity, topic: str) -> None:
+        """As any other publish."""
+        self.check_publish(identity, topic)
+
     def check_operate(self, identity: Identity, operation: Operation) -> None:
         """Everybody may."""
 

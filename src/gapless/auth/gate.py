@@ -160,6 +160,17 @@ class Gate(Protocol):
             NotDecided: the application must be asked first.
         """
 
+    def check_will(self, identity: Identity, topic: str) -> None:
+        """Whether a last will that is due may be published: its author may have lost its rights since CONNECT.
+
+        An author whose token has merely expired may still. One whose token was revoked may not, nor one whose
+        token is so old that a revocation of it would be forgotten.
+
+        Raises:
+            Forbidden: it may not.
+            NotDecided: the application must be asked first.
+        """
+
     def check_operate(self, identity: Identity, operation: Operation) -> None:
         """Whether the identity may read the metrics, or revoke tokens and see the admin pages.
 

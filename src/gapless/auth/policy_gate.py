@@ -210,6 +210,13 @@ class PolicyGate:
             decision = self.policy.publish(identity, topic, self._answer(identity))
             self._decide(identity, "publish", topic, known.topics, decision, kept)
 
+    def check_will(self, identity: Identity, topic: str) -> None:
+        """See `Gate.check_will`."""
+        if self._is_over(identity) or self.revocations.may_have_forgotten(identity):
+            self.audit.denied(identity, "will", topic)
+            raise Forbidden("the access of the will's author was taken back")
+        self.check_publish(identity, topic)
+
     def check_operate(self, identity: Identity, operation: Operation) -> None:
         """See `Gate.check_operate`. Back ends whose key no role narrows may."""
         roles = self._options.metrics_roles if operation == "metrics" else self._options.admin_roles

@@ -96,6 +96,13 @@ class Revocations:
             if revocation is not None and revocation.covers(identity):
                 raise revoked()
 
+    def may_have_forgotten(self, identity: Identity) -> bool:
+        """Whether a revocation of it may be known no more: no token as old as its own can be alive."""
+        if self._lifetime is None or identity.service or identity.expires is None:
+            return False
+        alive_until = identity.expires if identity.issued is None else identity.issued + self._lifetime
+        return self._clock() > alive_until
+
     async def add(self, kind: RevocationKind, subject: str, *, issued_before: float | None = None) -> Revocation:
         """Take access back. It holds at once, and is durable when this returns.
 

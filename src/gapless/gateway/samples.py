@@ -80,6 +80,7 @@ def mqtt_samples(edge: MqttEdge) -> Iterator[Sample]:
         ("publish_resent", stats.resent_publishes),
         ("too_large", stats.too_large),
         ("will", stats.wills),
+        ("will_denied", stats.denied_wills),
         ("store_failure", stats.store_failures),
         ("failure", stats.failures),
     ):

@@ -3,6 +3,7 @@
 from gapless.limits.address import Networks, address_group, forwarded_address
 from gapless.limits.limiter import FREE, Limiter, Visit
 from gapless.limits.options import AddressShares, Limits, Rates, Shares
+from gapless.limits.sessions import StoredSessions
 
 __all__ = [
     "FREE",
@@ -12,6 +13,7 @@ __all__ = [
     "Networks",
     "Rates",
     "Shares",
+    "StoredSessions",
     "Visit",
     "address_group",
     "forwarded_address",

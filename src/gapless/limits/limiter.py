@@ -18,7 +18,7 @@ from gapless.limits.address import Networks, address_group
 from gapless.limits.options import Limits, Rates, Shares
 
 Scope = Literal["connection", "user", "address"]
-Kind = Literal["connections", "subscriptions", "requests_per_second", "bytes_per_second"]
+Kind = Literal["connections", "subscriptions", "sessions", "requests_per_second", "bytes_per_second"]
 
 POLITE = 64
 """Connections of one address beyond its share that still get an answer; more are closed without a word."""
@@ -70,6 +70,10 @@ class Limiter:
     def __len__(self) -> int:
         """Users and addresses remembered."""
         return len(self._parties)
+
+    def is_exempt(self, address: str) -> bool:
+        """Whether the clients there are held to no share."""
+        return address in self._exempt
 
     def visit(self, address: str | None) -> Visit:
         """Somebody connects, or asks, from an address; None is a socket without one, and free."""

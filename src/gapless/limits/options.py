@@ -26,12 +26,14 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Attributes:
         connections: open at once. Each WebSocket, MQTT connection, event stream and long-polling session is one.
         subscriptions: rooms and topic filters of all its connections.
+        sessions: MQTT sessions stored for when their clients come back, of those connected and those away.
         requests_per_second: publishes, subscriptions and other requests.
         bytes_per_second: what they send, in bytes.
     """
 
     connections: int = 200
     subscriptions: int = 10_000
+    sessions: int = 500
     requests_per_second: float = 1000
     bytes_per_second: float = 8 << 20
 
@@ -42,12 +44,14 @@ class AddressShares(Shares, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Attributes:
         connections: open at once, of any kind.
         subscriptions: rooms and topic filters of all its connections.
+        sessions: MQTT sessions stored for clients without a user, and for back ends, that came last from there.
         requests_per_second: publishes, subscriptions and other requests, each HTTP request being one.
         bytes_per_second: what they send, in bytes.
     """
 
     connections: int = 2000
     subscriptions: int = 100_000
+    sessions: int = 5000
     requests_per_second: float = 5000
     bytes_per_second: float = 32 << 20
 

@@ -113,7 +113,10 @@ def hears(filter_: str, topic: str, rooms: Sequence[str]) -> bool:
 
 
 class WillMessage(msgspec.Struct, frozen=True, array_like=True):
-    """A will as a session keeps it (MQTT 5 §3.1.2.5); delay and expiry in seconds."""
+    """A will as a session keeps it (MQTT 5 §3.1.2.5); delay and expiry in seconds.
+
+    `author` says whose rights it is judged by when it is due, in the words of the edge.
+    """
 
     topic: str
     payload: bytes
@@ -127,6 +130,7 @@ class WillMessage(msgspec.Struct, frozen=True, array_like=True):
     correlation_data: bytes | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
     user_id: str | None = None
+    author: bytes = b""
 
     def __repr__(self) -> str:
         return f"WillMessage(topic={self.topic!r}, payload=<{len(self.payload)} bytes>, qos={self.qos})"
@@ -172,6 +176,7 @@ class Session:
         will: to be published when the connection ends without a DISCONNECT.
         hole: position after which events were already gone, until the client has been told.
         last_packet_id: the packet identifier that `assign` gave out last; 0 before the first.
+        owner: whose share of stored sessions it is counted in; empty for nobody's.
     """
 
     __slots__ = (
@@ -181,6 +186,7 @@ class Session:
         "hole",
         "inflight",
         "last_packet_id",
+        "owner",
         "position",
         "received",
         "subscriptions",
@@ -199,6 +205,7 @@ class Session:
         self.will: WillMessage | None = None
         self.hole: str | None = None
         self.last_packet_id = 0
+        self.owner = ""
         self._cache: dict[tuple[str, tuple[str, ...]], _Match] = {}
 
     @property

@@ -41,6 +41,7 @@ class StoredSession(msgspec.Struct, array_like=True):
     windows: list[DeliveredWindow] = []
     will: WillMessage | None = None
     hole: str | None = None
+    owner: str = ""
 
     def restore(self) -> Session:
         """The session as it was stored, its received identifiers empty."""
@@ -51,6 +52,7 @@ class StoredSession(msgspec.Struct, array_like=True):
         session.will = self.will
         session.hole = self.hole
         session.last_packet_id = self.last_packet_id
+        session.owner = self.owner
         return session
 
 
@@ -75,6 +77,7 @@ def encode_session(session: Session, *, epoch: str, connected: bool, ended_at: f
             windows=session.windows,
             will=session.will,
             hole=session.hole,
+            owner=session.owner,
         )
     )
 

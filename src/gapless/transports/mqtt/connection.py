@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gapless.auth import Credentials, Identity, Lease, review
+from gapless.auth import Credentials, Identity, Lease
 from gapless.envelope import read_payload
 from gapless.errors import Forbidden, InvalidRequest, LogError, NotDecided, Overloaded, RateLimited, Unauthorized
 from gapless.limits import FREE, Visit
@@ -58,7 +58,7 @@ from gapless.transports.mqtt.output import Output, Writer, encode_fitting
 from gapless.transports.mqtt.reader import Reader
 from gapless.transports.mqtt.sessions import FOREVER
 from gapless.transports.mqtt.subscribing import subscribe, unsubscribe, wants_bare
-from gapless.transports.mqtt.wills import keep_will
+from gapless.transports.mqtt.wills import keep_will, sign_will
 from gapless.transports.tls import peer_certificate
 
 if TYPE_CHECKING:
@@ -365,6 +365,7 @@ class Connection:
                     clean=connect.clean_start,
                     expiry=self._expiry(connect, properties),
                     will=None if connect.will is None else keep_will(connect.will, self.identity),
+                    owner=edge.sessions.shares.owner(self.identity.user_id, self.address),
                     review=look,
                 )
                 if lost and answer is not None:
@@ -616,6 +617,10 @@ class Connection:
         assert self._lease is not None
         self._lease.renew(identity)
         self.identity = self.inbound.identity = identity
+        session = self.reader.session
+        if session.will is not None:
+            session.will = sign_will(session.will, identity)
+            self.edge.sessions.touch(self.reader)
 
     # Ends
 
@@ -638,13 +643,6 @@ class Connection:
                 self._close(answer)
                 return
         self.close_with(reason, text, will=will)
-
-    def _may_leave_its_will(self) -> bool:
-        """Whether the will, which was allowed at CONNECT, still is."""
-        will = self.reader.session.will
-        if will is None:
-            return True
-        return not review(self.edge.gate.check_publish, self.identity, (will.topic,)).denied
 
     def close_with(self, reason: ReasonCode, text: str = "", *, will: bool = True, defer: bool = False) -> None:
         """Close from our side: DISCONNECT with the reason in MQTT 5, then the connection.
@@ -698,7 +696,6 @@ class Connection:
         self.inbound.closed = True
         if self._lease is not None:
             self._lease.release()
-        will = will and self._may_leave_its_will()
         self.edge.detach(self)
         if defer:
             self.edge.sessions.defer(self.reader)

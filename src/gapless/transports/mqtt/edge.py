@@ -97,7 +97,8 @@ class MqttEdge:
             options=self.options,
             stats=self.stats,
             tasks=self.tasks,
-            publish_will=Wills(ingress, self.stats, self.tasks).publish,
+            wills=Wills(ingress, gate, self.stats, self.tasks),
+            limiter=self.limiter,
             clock=clock,
         )
         self.recent = RecentPublishes(self.options.receive_maximum)

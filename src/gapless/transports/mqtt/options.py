@@ -98,6 +98,7 @@ class EdgeStats:
         incomplete: times a client missed events because the log no longer has them.
         revoked: filters that connected clients lost because their rights shrank.
         wills: wills published.
+        denied_wills: wills dropped when they were due, because their authors may not say them any more.
         store_failures: writes of session state that failed (they are tried again).
         failures: defects met while serving one connection; each is logged.
     """
@@ -105,6 +106,7 @@ class EdgeStats:
     __slots__ = (
         "accepted",
         "connections",
+        "denied_wills",
         "dropped_ephemeral",
         "failures",
         "incomplete",
@@ -133,7 +135,7 @@ class EdgeStats:
         self.sent = [0, 0, 0]
         self.refused_publishes = self.resent_publishes = 0
         self.slow = self.dropped_ephemeral = self.too_large = self.incomplete = 0
-        self.wills = self.store_failures = self.revoked = 0
+        self.wills = self.denied_wills = self.store_failures = self.revoked = 0
 
     def as_dict(self) -> dict[str, int]:
         """All figures by name; those by QoS as `received_qos0` and so on."""

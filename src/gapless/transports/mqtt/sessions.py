@@ -19,6 +19,7 @@ import msgspec
 from gapless.errors import GaplessError
 from gapless.eventlog import EventLog, StateKind, StateWrite
 from gapless.hub import Hub
+from gapless.limits import Limiter, StoredSessions
 from gapless.mqtt.session import Session, WillMessage
 from gapless.mqtt.session_state import decode_session, encode_session, received_key, session_key, split_key
 from gapless.transports.mqtt.feed import outcome
@@ -26,15 +27,13 @@ from gapless.transports.mqtt.groups import ShareGroups, decode_group, share_key
 from gapless.transports.mqtt.options import EdgeOptions, EdgeStats
 from gapless.transports.mqtt.reader import Reader
 from gapless.transports.mqtt.tasks import Tasks
+from gapless.transports.mqtt.wills import Verdict, Wills
 
 logger = logging.getLogger("gapless.mqtt")
 
 FOREVER = 0xFFFFFFFF
 _SESSION = StateKind.MQTT_SESSION
 _NEVER = float("inf")
-
-PublishWill = Callable[[str, WillMessage, list[StateWrite]], None]
-"""Publishes a client's will, storing the state values in the same transaction."""
 
 
 class Away(msgspec.Struct):
@@ -56,8 +55,12 @@ class Away(msgspec.Struct):
 class SessionStore:
     """All sessions of the edge.
 
+    Attributes:
+        shares: whose they are.
+
     Args:
-        publish_will: see `PublishWill`.
+        wills: publishes those that are due, and still allowed.
+        limiter: bounds how many are stored.
         clock: seconds since the Unix epoch.
     """
 
@@ -70,7 +73,8 @@ class SessionStore:
         options: EdgeOptions,
         stats: EdgeStats,
         tasks: Tasks,
-        publish_will: PublishWill,
+        wills: Wills,
+        limiter: Limiter,
         clock: Callable[[], float],
     ) -> None:
         self._log = log
@@ -79,9 +83,10 @@ class SessionStore:
         self._options = options
         self._stats = stats
         self._tasks = tasks
-        self._publish_will = publish_will
+        self._wills = wills
         self._clock = clock
         self._away: dict[str, Away] = {}
+        self.shares = StoredSessions(limiter, self._is_over)
         self._stored: set[str] = set()  # connected clients with a row
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._due: list[tuple[float, str]] = []
@@ -124,15 +129,17 @@ class SessionStore:
             away = self._make_away(session, ended_at=ended_at, will=session.will)
             away.received = received.get(client_id, set())
             self._away[client_id] = away
+            if session.persistent:
+                self.shares.take(client_id, session.owner, force=True)
             for share in away.shares:
                 kept = shares.get(share)
                 shared = self._groups.add(share, position=kept.position if kept else session.position)
                 sub = session.subscriptions["$share/" + share]
                 shared.enter(client_id, sub, persistent=True)
                 shared.restore_assigned(session)
-            if away.ends_at <= now:
+            if away.ends_at <= now and away.will_at is None:
                 ended.append(client_id)
-            else:
+            else:  # a will may have to wait for the application
                 self._watch(client_id, away)
         writes = [StateWrite(_SESSION, key, None) for key in orphans]
         for key, kept in shares.items():
@@ -183,6 +190,7 @@ class SessionStore:
         clean: bool,
         expiry: int,
         will: WillMessage | None,
+        owner: str,
         review: Callable[[Session], Awaitable[None]],
     ) -> tuple[Session, bool]:
         """The session for a client that connects, under its claim; and whether it was there before.
@@ -192,13 +200,37 @@ class SessionStore:
         It is stored, with the will, before this returns, where it is to outlive the connection
         or has a will that is to outlive the process.
 
+        Args:
+            owner: whose share it is counted in, as `shares` names it.
+
         Raises:
             LogError: it cannot be read or stored; nothing has changed.
+            RateLimited: the owner has its share of sessions, and this would be one more.
         """
         away = self._away.get(client_id)
-        if away is not None and (clean or away.ends_at <= self._clock()):
+        returns = away is not None and not self._is_over(client_id)
+        if away is not None and (clean or not returns):
             await self._end_away(client_id)
             away = None
+        if expiry:
+            self.shares.take(client_id, owner, force=returns)
+        try:
+            return await self._open(client_id, away, expiry=expiry, will=will, owner=owner, review=review)
+        except BaseException:
+            if client_id not in self._away:
+                self.shares.drop(client_id)
+            raise
+
+    async def _open(
+        self,
+        client_id: str,
+        away: Away | None,
+        *,
+        expiry: int,
+        will: WillMessage | None,
+        owner: str,
+        review: Callable[[Session], Awaitable[None]],
+    ) -> tuple[Session, bool]:
         session = await self._read_away(client_id) if away is not None else None
         present = session is not None
         if session is None:
@@ -210,6 +242,7 @@ class SessionStore:
             await review(session)
         session.expiry = expiry
         session.will = will
+        session.owner = owner
         if session.persistent or will is not None:
             stored = encode_session(session, epoch=self._hub.epoch, connected=True)
             await self._log.write_state([StateWrite(_SESSION, session_key(client_id), stored)], durable=False)
@@ -217,8 +250,14 @@ class SessionStore:
         elif present:
             await self._log.write_state(self._delete_writes(session), durable=False)
         self._away.pop(client_id, None)
+        if not session.persistent:
+            self.shares.drop(client_id)
         self._count()
         return session, present
+
+    def _is_over(self, client_id: str) -> bool:
+        away = self._away.get(client_id)
+        return away is not None and away.ends_at <= self._clock()
 
     async def _read_away(self, client_id: str) -> Session | None:
         data = await self._log.read_state(_SESSION, session_key(client_id))
@@ -243,14 +282,18 @@ class SessionStore:
         session = reader.session
         reader.stamp()
         self._dirty.discard(reader)
-        message = session.will if will else None
-        session.will = message
-        if not session.persistent:
-            self._end(session, message)
-            return
         now = self._clock()
+        message = session.will if will else None
+        verdict = Verdict.UNDECIDED  # a will that is not due yet is judged when it is
+        if message is not None and (not session.persistent or not message.delay):
+            verdict = self._wills.judge(session.client_id, message)
+            message = None if verdict is Verdict.DENIED else message
+        session.will = message
         away = self._make_away(session, ended_at=now, will=message)
-        if message is not None and (away.will_at or 0) <= now:
+        if not session.persistent:
+            self._end(session, away, message, wait=message is not None and verdict is Verdict.UNDECIDED)
+            return
+        if verdict is Verdict.ALLOWED:
             away.will_at = None
             session.will = None
         self._stored.discard(session.client_id)
@@ -260,7 +303,7 @@ class SessionStore:
         if away.shares:
             writes += self._take_dirty()
         if message is not None and away.will_at is None:
-            self._publish_will(session.client_id, message, writes)
+            self._wills.publish(session.client_id, message, writes)
         else:
             self._supervise(self._log.write_state(writes, durable=False))
         if not self._stopped:
@@ -279,15 +322,24 @@ class SessionStore:
             writes = [StateWrite(_SESSION, session_key(session.client_id), data)]
             self._supervise(self._log.write_state(writes, durable=True))
 
-    def _end(self, session: Session, will: WillMessage | None) -> None:
-        """A session ends with its connection."""
+    def _end(self, session: Session, away: Away, will: WillMessage | None, *, wait: bool) -> None:
+        """A session ends with its connection; one whose will waits for the application as if its client were away."""
+        self.shares.drop(session.client_id)
         for filter_, sub in session.subscriptions.items():
             if sub.shared:
                 self._groups.leave(share_key(filter_), session.client_id, ended=True)
+        if wait:  # it is stored, with its will, since CONNECT
+            away.shares = ()
+            self._stored.discard(session.client_id)
+            self._away[session.client_id] = away
+            self._count()
+            if not self._stopped:
+                self._watch(session.client_id, away)
+            return
         writes = self._delete_writes(session) if session.client_id in self._stored else []
         self._stored.discard(session.client_id)
         if will is not None:
-            self._publish_will(session.client_id, will, writes)
+            self._wills.publish(session.client_id, will, writes)
         elif writes:
             self._supervise(self._log.write_state(writes, durable=False))
 
@@ -299,13 +351,16 @@ class SessionStore:
         will: WillMessage | None = None
         if data is not None:
             will = decode_session(data).will if away.will_at is not None else None
+        if will is not None and not await self._wills.may_publish(client_id, will):
+            will = None
         for share in away.shares:
             self._groups.leave(share, client_id, ended=True)
         if will is not None:
-            self._publish_will(client_id, will, writes)
+            self._wills.publish(client_id, will, writes)
         else:
             await self._log.write_state(writes, durable=False)
         self._away.pop(client_id, None)
+        self.shares.drop(client_id)
         self._count()
 
     def _delete_writes(self, session: Session) -> list[StateWrite]:
@@ -375,16 +430,19 @@ class SessionStore:
 
     async def _will_of_away(self, client_id: str, away: Away) -> None:
         data = await self._log.read_state(_SESSION, session_key(client_id))
-        away.will_at = None
-        if data is None:
+        state = None if data is None else decode_session(data)
+        if state is None or state.will is None:
+            away.will_at = None
             return
-        state = decode_session(data)
         will, state.will = state.will, None
-        if will is not None:
-            data = encode_session(
-                state.restore(), epoch=state.epoch, connected=False, ended_at=away.ends_at - state.expiry
-            )
-            self._publish_will(client_id, will, [StateWrite(_SESSION, session_key(client_id), data)])
+        allowed = await self._wills.may_publish(client_id, will)
+        data = encode_session(state.restore(), epoch=state.epoch, connected=False, ended_at=away.ends_at - state.expiry)
+        write = StateWrite(_SESSION, session_key(client_id), data)
+        if allowed:
+            self._wills.publish(client_id, will, [write])
+        else:
+            await self._log.write_state([write], durable=False)
+        away.will_at = None
 
     # Progress of those connected
 
