@@ -53,7 +53,8 @@ INTRODUCTION = """# Configuration
 
 Defaults are in the code; a TOML file (`gapless serve --config gateway.toml`) goes before them, environment
 variables before the file, and flags before all. A variable is `GAPLESS_` and the key in upper case, with two
-underscores between a table and its key: `GAPLESS_PORT=9000`, `GAPLESS_LINK__URL=mqtt://broker:1883`.
+underscores between a table and its key: `GAPLESS_PORT=9000`, `GAPLESS_LINK__URL=mqtt://broker:1883`;
+lists are written as in the file: `GAPLESS_HTTP__ORIGINS='["https://crm.example.com"]'`.
 A wrong setting stops the start and is named. Times are in seconds and sizes in bytes.
 
 ```toml

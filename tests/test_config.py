@@ -58,6 +58,12 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, named: str) -> None
     assert caught.value.hint
 
 
+def test_lists_come_from_the_environment_too() -> None:
+    settings = load_settings(environment={"GAPLESS_HTTP__ORIGINS": '["http://a", "http://b"]', "GAPLESS_HOST": "[::1]"})
+    assert settings.http.origins == ("http://a", "http://b")
+    assert settings.host == "[::1]"  # a text that only looks like one
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.toml"):
         load_settings(tmp_path / "absent.toml", environment={})

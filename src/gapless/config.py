@@ -109,7 +109,7 @@ def load_settings(
     """Settings from a TOML file, the environment and flags; the later wins.
 
     Environment variables are `GAPLESS_PORT`, `GAPLESS_DATA`, `GAPLESS_LINK__URL`, …: upper case,
-    two underscores between a table and its key. Flags are keyed like the file; None is no flag.
+    two underscores between a table and its key; lists as in TOML. Flags are keyed like the file; None is no flag.
 
     Raises:
         ConfigError: naming the key, what is wrong and the fix.
@@ -150,8 +150,18 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             *tables, key = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
             for part in tables:
                 table = table.setdefault(part, {})
-            table[key] = value
+            table[key] = _list_or_text(value)
     return found
+
+
+def _list_or_text(value: str) -> Any:
+    """A list is written as in the file: `["https://crm.example.com"]`."""
+    if not (value.startswith("[") and value.endswith("]")):
+        return value
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value  # such as the address [::1]
 
 
 def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
