@@ -173,6 +173,22 @@ async def test_prints_events_as_they_arrive(gateway: Gateway, transport: str) ->
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_hears_a_room_that_the_payload_decides(gateway: Gateway, transport: str, lead: str) -> None:
+    async with running(
+        *("subscribe", "--url", gateway.http, "--rooms", f"lead:{lead}", "--transport", transport),
+        *("--count", "1", "--json"),
+    ) as subscribing:
+        await subscribing.note("subscribed to")
+        data = json.dumps({"leadId": lead})
+        done = await gapless(
+            "publish", "--url", gateway.http, "--topic", f"crm/activities/{lead}/created", "--data", data
+        )
+        assert done.code == 0, done
+        assert json.loads(await subscribing.line())["data"]["leadId"] == lead
+        assert await subscribing.end() == 0
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_says_so_when_the_log_is_another_one(gateway: Gateway, transport: str) -> None:
     await publish(gateway, "1")
     async with running(

@@ -119,6 +119,12 @@ class Kind:
         connection = self.gateway.mqtt.connected.get(client_id)
         return connection is not None and topic in connection.reader.session.subscriptions
 
+    async def acknowledged(self, name: str) -> None:
+        """Wait until a client has acknowledged all that it was sent, so that nothing is sent to it again."""
+        async with asyncio.timeout(WAIT):
+            while self.gateway.mqtt.connected[f"s{self.number}{name}"].reader.inflight:
+                await asyncio.sleep(0.002)
+
     async def left(self, name: str) -> None:
         """Wait until the gateway has noticed that a client is gone."""
         async with asyncio.timeout(WAIT):

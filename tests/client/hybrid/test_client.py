@@ -32,8 +32,9 @@ async def test_each_transport_resumes_the_same_cursor(tmp_path: Path) -> None:
 
         async def publish(rt: Client, count: int) -> None:
             nonlocal sent
-            for _ in range(count):
-                await rt.publish("note:collaboration", {"noteId": "1", "n": sent})
+            for _ in range(count):  # by turns in the lead's room by their topic, and by their payload alone
+                kind = "lead:updated" if sent % 2 else "activity:created"
+                await rt.publish(kind, {"leadId": "1", "activityId": f"{sent}", "n": sent})
                 sent += 1
 
         for transport in transports:
@@ -41,7 +42,7 @@ async def test_each_transport_resumes_the_same_cursor(tmp_path: Path) -> None:
             async with Client(link.url("http"), store=store, transports=[transport]) as rt:
                 if sent:
                     await publish(rt, 2)  # while nothing is heard
-                stream = rt.subscribe("note:1")
+                stream = rt.subscribe("lead:1")
                 await rt.ready(timeout=30)
                 assert rt.status.transport == transport
                 await publish(rt, 3)
