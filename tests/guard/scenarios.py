@@ -135,6 +135,7 @@ class MqttReaders(Middle):
 
     qos = 0
     version = ProtocolVersion.V311
+    filter = "crm/leads/+/updated"
 
     async def connect(self, readers: int) -> None:
         gate = self.make_gate()
@@ -143,7 +144,7 @@ class MqttReaders(Middle):
         self.sockets: list[tuple[TcpProtocol, CountingSocket]] = []
         for number in range(readers):
             protocol, sock = await self.client(f"c{number}")
-            subscribe = Subscribe(1, [SubscriptionRequest("crm/leads/+/updated", self.qos)])
+            subscribe = Subscribe(1, [SubscriptionRequest(self.filter, self.qos)])
             protocol.data_received(encode(subscribe, self.version))
             while sock.last[:1] != b"\x90":
                 await asyncio.sleep(0)
@@ -182,6 +183,12 @@ class MqttQos1Readers(MqttReaders):
         """A PUBACK for the last message of each (MQTT 3.1.1 §3.3)."""
         at = 5 + len(TOPIC)  # first byte, remaining length in two, topic with its length in two
         return [b"\x40\x02" + sock.last[at : at + 2] for _, sock in self.sockets]
+
+
+class MqttRoomReaders(MqttQos1Readers):
+    """MQTT subscribers to a room."""
+
+    filter = f"$room/{ROOM}"
 
 
 class MqttAcknowledgements(MqttQos1Readers):

@@ -27,6 +27,7 @@ BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     scenarios.SocketIoBurst: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=815, blocks=140)),
     scenarios.MqttReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=176, blocks=20)),
     scenarios.MqttQos1Readers: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=180, blocks=24)),
+    scenarios.MqttRoomReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=182, blocks=24)),
     scenarios.MqttAcknowledgements: (Budget(calls=9, blocks=0.1), Budget(calls=29, blocks=5)),
     scenarios.SseReaders: (Budget(calls=39, writes=1, blocks=0.2), Budget(calls=166, blocks=16)),
 }

@@ -271,9 +271,12 @@ async def test_a_room_is_one_subscription_and_makes_its_client_present() -> None
         await phone.subscribe(LEAD, "$room/activity:2")
         connection = node.edge.connected[phone_of(node)]
         assert connection.rooms == {"lead:1", "activity:2"}
+        assert node.edge.fanout.rooms == 2
         assert (await phone.subscribe("$room/lead:3")).reason_codes == [ReasonCode.QUOTA_EXCEEDED]
         await phone.unsubscribe(LEAD)
         assert connection.rooms == {"activity:2"}
+        await phone.disconnect()
+        await until(lambda: node.edge.fanout.rooms == 0)
 
 
 def phone_of(node: Node) -> str:

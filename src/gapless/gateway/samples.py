@@ -61,6 +61,8 @@ def mqtt_samples(edge: MqttEdge) -> Iterator[Sample]:
     yield Sample(
         "gapless_mqtt_sessions_away", "gauge", "Persistent sessions whose client is not connected.", stats.sessions_away
     )
+    rooms = "Rooms that connected clients hear by a filter of their own, $room/…"
+    yield Sample("gapless_mqtt_rooms", "gauge", rooms, edge.fanout.rooms)
     for direction, counts in (("received", stats.received), ("sent", stats.sent)):
         for qos, count in enumerate(counts):
             yield Sample(

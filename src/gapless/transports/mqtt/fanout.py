@@ -54,6 +54,11 @@ class MqttFanout:
         self._entries = 0
         self._packet_id = 0
 
+    @property
+    def rooms(self) -> int:
+        """Rooms that connected clients subscribe to."""
+        return len(self._rooms)
+
     def add(self, reader: Reader, subscription: Subscription) -> None:
         """A connected client has this subscription, new or replaced; not for shared ones."""
         room = subscription.room
