@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import json
@@ -55,42 +56,75 @@ class Tab:
         target, self._target, self._session = self._target, None, None
         if target is None:
             return
-        await self._call("Target.closeTarget", targetId=target)
+        await self.call("Target.closeTarget", targetId=target)
 
     async def open(self, url: str, *, width: int = 1280, height: int = 900) -> None:
         """Make the tab and load a page."""
         self._session = None
-        target = await self._call("Target.createTarget", url="about:blank")
+        target = await self.call("Target.createTarget", url="about:blank")
         self._target = target["targetId"]
-        attached = await self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
-            await self._call(f"{domain}.enable")
-        await self._call(
+            await self.call(f"{domain}.enable")
+        await self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
-        await self._call("Page.navigate", url=url)
+        await self.call("Page.navigate", url=url)
 
     async def network(self, *, offline: bool) -> None:
         """Take the tab off the network, and put it back; the page's `online` and `offline` events follow."""
-        await self._call(
+        await self.call(
             "Network.emulateNetworkConditions", offline=offline, latency=0, downloadThroughput=-1, uploadThroughput=-1
         )
 
+    async def minimise(self) -> None:
+        """Minimise the window: the page is hidden."""
+        await self._window("minimized")
+
+    async def restore(self) -> None:
+        """Show the window again."""
+        await self._window("normal")
+
+    async def _window(self, state: str) -> None:
+        window = await self.call("Browser.getWindowForTarget")
+        await self.call("Browser.setWindowBounds", windowId=window["windowId"], bounds={"windowState": state})
+
+    async def freeze(self) -> None:
+        """Let no timer and no task of the page run, as a browser does with tabs that were hidden for long."""
+        await self.call("Page.setWebLifecycleState", state="frozen")
+
+    async def thaw(self) -> None:
+        """End that; the page's `resume` event follows."""
+        await self.call("Page.setWebLifecycleState", state="active")
+
+    async def screenshot(self, path: Path) -> None:
+        """Keep a picture of the page as PNG."""
+        picture = await self.call("Page.captureScreenshot", format="png")
+        path.write_bytes(base64.b64decode(picture["data"]))
+
     async def run(self, script: str) -> Any:
         """The value of a JavaScript expression, awaited."""
-        answer = await self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        answer = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     async def until(self, script: str) -> None:
-        """Wait until a JavaScript expression is true."""
-        await self.run(
+        """Wait until a JavaScript expression is true, in this page or the one that takes its place."""
+        look = (
             "new Promise((resolve) => { const look = () => { let met = false; "
             f"try {{ met = {script}; }} catch {{}} met ? resolve() : setTimeout(look, 20); }}; look(); }})"
         )
+        while True:
+            try:
+                await self.run(look)
+                return
+            except AssertionError as error:
+                if "navigated" not in str(error):
+                    raise
 
-    async def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+    async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The result of a command of the DevTools protocol."""
         number = next(self._numbers)
         message: dict[str, Any] = {"id": number, "method": method, "params": parameters}
         if self._session is not None:

@@ -115,6 +115,12 @@ class Hybrids:
             await client.do("join", room=room)
         return client
 
+    async def kill(self) -> None:
+        """End the process with SIGKILL."""
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        await self._node.kill()
+
     async def close(self) -> None:
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)

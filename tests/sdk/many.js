@@ -4,7 +4,7 @@ import { through } from "./links.mjs";
 
 const clients = {};
 
-function begin(name, { links, ...options }) {
+function begin(name, { links = {}, ...options }) {
   const rt = createClient({ ...options, user: name, tabs: false }, { loaders: through(links) });
   const client = {
     rt, shown: [], gaps: [], errors: [], statuses: [],

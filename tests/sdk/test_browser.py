@@ -18,6 +18,13 @@ pytestmark = [
 ]
 
 
+FILL_LOCAL_STORAGE = """
+for (let size = 1 << 22, n = 0; size > 0; size >>= 1) {
+  try { for (;;) localStorage.setItem(`filler${n++}`, "x".repeat(size)); } catch {}
+}
+"""
+
+
 async def lose_gateway(stage: Stage) -> None:
     await stage.gateway.kill()
     await stage.gateway.start()
@@ -86,22 +93,74 @@ async def test_a_hidden_page_goes_on(stage: Stage) -> None:
     await tab.until("isWhole")
     async with stage.streaming():
         await stage.more()
-        await tab.run(
-            "Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true });"
-            "document.dispatchEvent(new Event('visibilitychange'))"
-        )
+        await tab.minimise()
+        assert await tab.run("document.visibilityState") == "hidden"
         await stage.more()
         stage.link.blackhole()  # the network drops while nobody looks
         await stage.publish()
-        await tab.run(
-            "Object.defineProperty(document, 'visibilityState', { value: 'visible', configurable: true });"
-            "document.dispatchEvent(new Event('visibilitychange'))"
-        )
+        await tab.restore()
         await tab.until("!isWhole")
         await stage.link.cut()
         stage.link.restore()
         await tab.until("isWhole")
     await stage.all_shown()
+
+
+@pytest.mark.parametrize("transport", ["socketio", "mqtt", "sse", "poll"])
+async def test_a_frozen_page_comes_back_whole(stage: Stage, transport: str) -> None:
+    tab = stage.tab
+    await tab.open(stage.url(transports=transport))
+    await tab.until("isWhole")
+    async with stage.streaming():
+        await stage.more()
+        await tab.freeze()
+        published = stage.published
+        stage.link.blackhole()
+        await stage.reach(published + 10)
+        await stage.link.cut("fin")
+        stage.link.restore()
+        await stage.reach(published + 20)
+        await tab.thaw()
+        await stage.more(count=25)
+        await tab.until("isWhole")
+    await stage.all_shown()
+
+
+async def test_a_page_that_may_keep_nothing(stage: Stage) -> None:
+    """Local storage, IndexedDB and locks are forbidden, as in some private windows and in sandboxed frames."""
+    tab = stage.tab
+    await tab.open(stage.url() + "&sandboxed")
+    await tab.until("isWhole")
+    assert await tab.run("(() => { try { return typeof localStorage; } catch (error) { return error.name; } })()") == (
+        "SecurityError"
+    )
+    async with stage.streaming():
+        await stage.more()
+        await stage.link.cut()
+        await stage.more()
+    published = await tab.run("rt.publish({ topic: 'other/topic', data: 1 })")
+    assert published["position"]
+    await stage.all_shown(errors=["storage_failed"])
+    assert tab.complaints == [], "nothing that nobody caught"
+
+
+async def test_a_page_whose_storage_is_full(stage: Stage) -> None:
+    tab = stage.tab
+    # An origin of its own: Chromium remembers for a while how much room the others had.
+    origin = stage.origin.replace("127.0.0.1", "localhost")
+    await tab.open("about:blank")
+    await tab.call("Storage.overrideQuotaForOrigin", origin=origin, quotaSize=1)
+    await tab.call("Page.navigate", url=stage.url().replace(stage.origin, origin))
+    await tab.until("isWhole")
+    published = await tab.run("rt.publish({ topic: 'other/topic', data: 'x'.repeat(100000) })")
+    assert published["position"]
+    await tab.until("errors.length")
+    await tab.run(FILL_LOCAL_STORAGE)
+    async with stage.streaming():
+        await stage.more()
+        await stage.link.cut()
+        await stage.more()
+    await stage.all_shown(errors=["storage_failed"])
 
 
 async def connections(stage: Stage) -> int:

@@ -25,8 +25,6 @@ Links = dict[str, Link]
 ORDERS = list(permutations(TRANSPORTS))
 BOUNDS = {"open": 1500, "silence": 800, "check": 1000}
 """Milliseconds: short, so that a dead transport is found soon, and above what a busy machine takes for an answer."""
-SHOWN = 5
-"""Events after which a connection counts as in use."""
 
 
 @asynccontextmanager
@@ -51,11 +49,6 @@ async def take_away(link: Link, fault: Literal["killed", "blacked out"]) -> None
     await link.cut()
 
 
-async def all_show_more(stage: Stage) -> None:
-    await stage.tab.run("for (const client of all()) client.mark = client.shown.length")
-    await stage.tab.until(f"all().every(({{ mark, shown }}) => shown.length >= mark + {SHOWN})")
-
-
 @pytest.mark.parametrize("fault", ["killed", "blacked out"])
 async def test_transports_fail_in_every_order(stage: Stage, fault: Literal["killed", "blacked out"]) -> None:
     tab = stage.tab
@@ -67,7 +60,7 @@ async def test_transports_fail_in_every_order(stage: Stage, fault: Literal["kill
             for place in range(len(TRANSPORTS)):
                 names = [order[place] for order in ORDERS]
                 await tab.until(f"all().every(({{ over }}, index) => over === {json.dumps(names)}[index])")
-                await all_show_more(stage)
+                await stage.all_show_more()
                 for links, name in zip(of_each, names, strict=True):
                     await take_away(links[name], fault)
             await tab.until("all().every(({ over }) => !over)")
@@ -76,7 +69,7 @@ async def test_transports_fail_in_every_order(stage: Stage, fault: Literal["kill
                     await link.cut()  # a network that has forgotten its connections meanwhile
                     link.restore()
             await tab.until("all().every(({ over }) => over)")
-            await all_show_more(stage)
+            await stage.all_show_more()
         await stage.publish()
         last = stage.published - 1
         await tab.until(f"all().every(({{ shown }}) => shown.at(-1) === {last})")
