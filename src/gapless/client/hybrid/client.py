@@ -306,8 +306,8 @@ class Client(Sink):
         await self._news.wait()
 
     def reconnect(self) -> None:
-        """Connect anew, now."""
-        self._machine.connector.reconnect()
+        """Connect anew, now, and ask again for rooms that were refused."""
+        self._machine.reconnect()
         self._shell.wake()
 
     def network_changed(self) -> None:

@@ -114,6 +114,12 @@ class Machine:
         self.inbox.end(line)
         self.connector.rooms_changed()
 
+    def reconnect(self) -> None:
+        """Connect anew; ask again for what was refused."""
+        for line in self.inbox.lines:
+            line.refused.clear()
+        self.connector.reconnect()
+
     # --- for the connector: `Rooms`
 
     def heard(self, rooms: Sequence[RoomDescription], refused: Sequence[RoomDescription]) -> None:
