@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.needs_sdk, pytest.mark.asyncio(loop_scope="module")]
 Fault = Literal["kill", "blackhole"]
 RATE = 50
 """Events a second."""
-ROOM = "org:global"
+ROOM = "lead:1"
+"""A room into which the topic places some events, and the payload others."""
 BOUNDS = {"open": 1500, "silence": 800, "check": 1000}
 """Milliseconds: short, so that a dead transport is found soon, and above what a busy machine takes for an answer."""
 
@@ -34,7 +35,8 @@ class Stream:
 
     async def run(self) -> None:
         for n in count():
-            await self._gateway.publish(type="lead:updated", data={"leadId": "1", "n": n})
+            topic = f"crm/activities/{n}/created" if n % 2 else "crm/leads/1/updated"
+            await self._gateway.publish(topic=topic, data={"leadId": "1", "n": n})
             self.published = n + 1
             try:
                 await asyncio.wait_for(self._ending.wait(), 1 / RATE)

@@ -35,6 +35,7 @@ from gapless.client import (
     follow,
 )
 from gapless.client.connect import TransportName
+from gapless.mqtt import room_filter
 from gapless.torture.content import EVERYTHING, filter_of
 from gapless.torture.hybrid import HybridSubscriber
 from gapless.torture.journal import Journal
@@ -226,14 +227,16 @@ def main(arguments: list[str]) -> None:
         asyncio.run(OwnCursor(config, journal).run())
 
 
-def filters_of(rooms: tuple[str, ...], *, overlapping: bool) -> tuple[str, ...]:
-    """The MQTT filters of a client's rooms; where they must not overlap, the one that holds all of them goes alone.
+def filters_of(rooms: tuple[str, ...], *, number: int, broker: bool) -> tuple[str, ...]:
+    """The MQTT filters of a client's rooms.
 
-    A broker may send a message once for each filter that it matches (MQTT 5 §3.3.4); ours sends it once.
+    At the gateway, by turns of the rooms and of the client's `number`, those of rooms (`$room/…`) and of topics. A
+    broker knows no rooms, and may send a message once for each filter that it matches (MQTT 5 §3.3.4), where
+    ours sends it once: there, the one that holds all others goes alone.
     """
-    if not overlapping and EVERYTHING in rooms:
-        return (filter_of(EVERYTHING),)
-    return tuple(filter_of(room) for room in rooms)
+    if not broker:
+        return tuple(filter_of(room) if (index + number) % 2 else room_filter(room) for index, room in enumerate(rooms))
+    return (filter_of(EVERYTHING),) if EVERYTHING in rooms else tuple(filter_of(room) for room in rooms)
 
 
 if __name__ == "__main__":

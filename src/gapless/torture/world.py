@@ -17,7 +17,7 @@ from gapless.testing import Broker, BrokerConfig, Gateway, Link, find_node
 from gapless.testing.child import Child
 from gapless.torture import gateway as gateway_module
 from gapless.torture.kinds import DOORS, KINDS, Language, Port
-from gapless.torture.plan import Plan
+from gapless.torture.plan import ClientPlan, Plan
 from gapless.torture.publisher import DoorConfig, PublisherConfig
 from gapless.torture.subscriber import SubscriberConfig, filters_of
 
@@ -211,20 +211,24 @@ class World:
 
     async def _start_clients(self) -> None:
         start = f"{self.gateway.epoch}:0"
-        for client in self.plan.clients:
+        for number, client in enumerate(self.plan.clients):
             kind = KINDS[client.kind]
             config = SubscriberConfig(
                 name=client.name,
                 kind=client.kind,
                 url=await self._link_to(client.name, kind.port),
                 rooms=client.rooms,
-                filters=filters_of(client.rooms, overlapping=kind.port != "broker") if kind.port != "http" else (),
+                filters=self._filters(client, number, kind.port),
                 journal=str(self.journal(client.name)),
                 start=start,
                 modules=self._modules,
                 sdk=self._sdk,
             )
             await self._start_player(client.name, "subscriber", kind.language, config)
+
+    @staticmethod
+    def _filters(client: ClientPlan, number: int, port: Port) -> tuple[str, ...]:
+        return () if port == "http" else filters_of(client.rooms, number=number, broker=port == "broker")
 
     async def start_publishers(self) -> float:
         """Start all publishers; when their first events are due, in seconds since the Unix epoch."""
