@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -13,9 +15,13 @@ from gapless.gateway import Gateway
 from gapless.limits import AddressShares
 from gapless.limits.limiter import POLITE
 from gapless.mqtt import Connect, ProtocolVersion, Subscribe, SubscriptionRequest, encode
+from gapless.testing import Certificates, make_certificates
 from gapless.transports.http import HttpOptions
 from gapless.transports.mqtt import EdgeOptions
-from tests.security.site import Wire, http, limits, running, upgrade, wire
+from gapless.transports.tls import TlsOptions
+from gapless.transports.tls_listener import TlsListener
+from tests.mqtt_edge.support import Client
+from tests.security.site import Wire, http, limits, port, running, until, upgrade, wire
 
 EVENTS = 5
 V5 = ProtocolVersion.V5
@@ -37,9 +43,9 @@ async def healthy(gateway: Gateway, client: httpx.AsyncClient, number: int) -> N
 
 
 @asynccontextmanager
-async def attackers(url: str | None, count: int) -> AsyncIterator[list[Wire]]:
+async def attackers(url: str | None, count: int, *, source: str = "127.0.0.1") -> AsyncIterator[list[Wire]]:
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(wire(url)) for _ in range(count)]
+        yield [await stack.enter_async_context(wire(url, source=source)) for _ in range(count)]
 
 
 POST = b"POST /api/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
@@ -115,3 +121,98 @@ async def test_giant_payloads_are_refused_before_they_are_read() -> None:
             connection.send(b"\x30\xff\xff\xff\x7f")  # a PUBLISH of 256 MiB
             assert b"\x95" in await connection.ended()
         await healthy(gateway, client, 0)
+
+
+def client_hello() -> bytes:
+    """How a TLS handshake begins."""
+    outgoing = ssl.MemoryBIO()
+    handshake = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        handshake.do_handshake()
+    return outgoing.read()
+
+
+HELLO = client_hello()
+STALLS = {
+    "nothing": b"",
+    "one byte": HELLO[:1],
+    "half a ClientHello": HELLO[: len(HELLO) // 2],
+    "a whole one": HELLO,
+    "a record that never ends": b"\x16\x03\x01\x40\x00",
+    "something else": b"GET / HTTP/1.1\r\n\r\n",
+}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def listener_of(gateway: Gateway, door: str) -> TlsListener:
+    assert gateway._server is not None
+    found = gateway._server.servers[0] if door == "https" else gateway.mqtt._servers[-1]._server
+    assert isinstance(found, TlsListener)
+    return found
+
+
+@asynccontextmanager
+async def healthy_over_tls(gateway: Gateway, certificates: Certificates) -> AsyncIterator[None]:
+    """A client of each door is there before, during and after, and gets every event in order; so does a new one."""
+    trusted = certificates.client_context()
+    async with http(gateway, verify=trusted) as browser:
+        phone, _ = await Client.connect(port(gateway.mqtts_url), "phone", V5, tls=trusted)
+        await phone.subscribe("crm/leads/1/updated", qos=1)
+
+        async def all_is_well(client: httpx.AsyncClient, number: int) -> None:
+            await healthy(gateway, client, number)
+            for n in range(EVENTS):
+                assert b'"n":%d,"number":%d' % (n, number) in (await phone.receive()).payload
+
+        await all_is_well(browser, 0)
+        yield
+        await all_is_well(browser, 1)
+        _, connack = await Client.connect(port(gateway.mqtts_url), "another", V5, tls=trusted)
+        assert not connack.reason_code.is_failure
+        async with http(gateway, verify=trusted) as another:
+            await all_is_well(another, 2)
+        await phone.disconnect()
+
+
+@pytest.mark.parametrize("door", ["https", "mqtts"])
+async def test_handshakes_that_stall_are_ended_and_harm_nobody(door: str, certificates: Certificates) -> None:
+    tls = TlsOptions(cert_file=certificates.server.certificate, key_file=certificates.server.key)
+    async with running(tls=tls, mqtt_port=None, limits=limits()) as gateway:
+        listener = listener_of(gateway, door)
+        listener._timeout = 1
+        url = gateway.http_url if door == "https" else gateway.mqtts_url
+        async with healthy_over_tls(gateway, certificates), attackers(url, 60) as slow:
+            for number, connection in enumerate(slow):
+                connection.send(list(STALLS.values())[number % len(STALLS)])
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(connection.ended() for connection in slow))
+            await until(lambda: listener.handshakes == 0)
+            assert listener.failed == 60
+        async with http(gateway, verify=certificates.client_context()) as client:
+            metrics = (await client.get("/metrics")).text
+        assert f'gapless_tls_handshakes_failed_total{{protocol="{door}"}} 60.0' in metrics
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 on the loopback")
+@pytest.mark.parametrize("door", ["https", "mqtts"])
+async def test_a_flood_of_handshakes_is_cut_at_the_share_of_its_address(door: str, certificates: Certificates) -> None:
+    """They count before TLS has said a word."""
+    tls = TlsOptions(cert_file=certificates.server.certificate, key_file=certificates.server.key)
+    share = AddressShares(connections=20, requests_per_second=0)
+    async with running(tls=tls, mqtt_port=None, limits=limits(address=share)) as gateway:
+        url = gateway.http_url if door == "https" else gateway.mqtts_url
+        attacker = gateway.limiter.party("address", "127.0.0.2")
+        async with healthy_over_tls(gateway, certificates):
+            async with attackers(url, 20 + POLITE + 30, source="127.0.0.2") as flood:
+                for connection in flood:
+                    connection.send(HELLO[:-1])
+                async with asyncio.timeout(30):
+                    assert await asyncio.gather(*(connection.ended() for connection in flood[-30:])) == [b""] * 30
+                assert attacker.connections == 20 + POLITE
+                assert listener_of(gateway, door).handshakes == 20 + POLITE
+                assert gateway.limiter.refusals["address", "connections"] == 30
+            await until(lambda: attacker.connections == 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -140,8 +141,8 @@ class Client:
         self._decoder = Decoder("client", version=self.version)
 
     @classmethod
-    async def open(cls, port: int, version: ProtocolVersion = V5) -> Client:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async def open(cls, port: int, version: ProtocolVersion = V5, *, tls: ssl.SSLContext | None = None) -> Client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
         _opened.append(writer)
         return cls(reader, writer, version)
 
@@ -161,9 +162,10 @@ class Client:
         username: str | None = None,
         password: bytes | None = None,
         user_properties: list[tuple[str, str]] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> tuple[Client, Connack]:
         """Open, CONNECT, and the CONNACK."""
-        client = await cls.open(port, version)
+        client = await cls.open(port, version, tls=tls)
         properties = None
         if version is V5:
             properties = Properties(

@@ -335,7 +335,8 @@ class Gateway:
             yield from gate_samples(self.gate)
         yield from limit_samples(self.limiter, self.front.refused)
         if self.tls is not None:
-            yield from tls_samples(self.tls)
+            https = 0 if self._server is None else self._server.failed_handshakes
+            yield from tls_samples(self.tls, {"https": https, "mqtts": self.mqtt.failed_handshakes})
         if self.brokers is not None:
             yield from broker_samples(self.brokers)
         if self.link is not None:

@@ -90,6 +90,11 @@ class HttpServer(uvicorn.Server):
         self._deadlines.close()
         await super().shutdown(sockets)
 
+    @property
+    def failed_handshakes(self) -> int:
+        """TLS handshakes that failed or took too long."""
+        return sum(each.failed for each in self.servers if isinstance(each, TlsListener)) if self.started else 0
+
     def _listen_with_tls(self, listener: socket.socket, context: ssl.SSLContext) -> Any:
         return TlsListener(
             listener,

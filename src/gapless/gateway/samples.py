@@ -139,8 +139,11 @@ def link_samples(link: BrokerLink) -> Iterator[Sample]:
         yield Sample("gapless_link_events", "counter", "What the link counts; see LinkStats.", value, {"kind": name})
 
 
-def tls_samples(tls: ServerTls) -> Iterator[Sample]:
-    """The figures of the certificates."""
+def tls_samples(tls: ServerTls, failed: Mapping[str, int]) -> Iterator[Sample]:
+    """The figures of the certificates, and the handshakes that failed or took too long by protocol."""
+    for protocol, count in failed.items():
+        what = "TLS handshakes that failed or took too long."
+        yield Sample("gapless_tls_handshakes_failed", "counter", what, count, {"protocol": protocol})
     yield Sample("gapless_tls_certificate_expires", "gauge", "When it ends, in Unix seconds.", tls.expires)
     yield Sample("gapless_tls_reloads", "counter", "Times that changed TLS files were taken.", tls.reloads)
     bad = "1 while the TLS files as they are now cannot be used, and older ones are."

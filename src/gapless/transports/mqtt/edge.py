@@ -181,6 +181,11 @@ class MqttEdge:
         """Bytes that wait for the sockets of connected clients."""
         return sum(connection.output.held for connection in self.connected.values())
 
+    @property
+    def failed_handshakes(self) -> int:
+        """TLS handshakes that failed or took too long."""
+        return sum(server.failed_handshakes for server in self._servers)
+
     # For connections
 
     def limit_expiry(self, asked: int) -> int:

@@ -134,6 +134,11 @@ class Server:
         self.host = host
         self.port: int = server.sockets[0].getsockname()[1]
 
+    @property
+    def failed_handshakes(self) -> int:
+        """TLS handshakes that failed or took too long."""
+        return self._server.failed if isinstance(self._server, TlsListener) else 0
+
     def close(self) -> None:
         """Take no more connections; those that are open stay."""
         self._server.close()
