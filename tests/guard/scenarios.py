@@ -325,6 +325,7 @@ class Lent(LendingHttp):
     """A connection on which each request has come whole, as most do."""
 
     def __init__(self) -> None:
+        self.client = ("127.0.0.1", 50_000)
         self.transport: Any = asyncio.Transport()
         self.cycle: Any = SimpleNamespace(scope=None, more_body=False, disconnected=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -187,9 +188,10 @@ async def test_a_clients_certificate_reaches_the_gate_by_every_door(certificates
         async with publisher_to(gateway.mqtts_url or "", "mqtt", tls=trust) as publisher:
             await publisher.publish([Outgoing(id="mqtts", topic="crm/leads/1/updated", data={})])
     assert {seen.door for seen in gate.seen} == {"rest", "socketio", "mqtt"}
-    assert len(gate.seen) == 4
+    assert len({seen.connection for seen in gate.seen}) == len(gate.seen) == 4
     for seen in gate.seen:
         assert seen.address == "127.0.0.1"
+        assert re.fullmatch(r"(ws )?127\.0\.0\.1:[1-9][0-9]+", seen.connection or "")
         assert seen.certificate is not None
         assert seen.certificate.common_name == "device-7"
         assert seen.certificate.names == ("DNS:device-7.test",)

@@ -43,7 +43,8 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
         client_id: MQTT client id.
         address: the client's network address, for limits and the audit log.
         door: `rest`, `socketio`, `mqtt`, `sse`, `poll`, `link`, …, for the audit log.
-        connection: the connection's id in the logs, where it has one.
+        connection: what the logs call the connection: address and port at its other end, a proxy's where one is
+            between. None where a broker or the link speaks for the client.
     """
 
     token: str | None = None

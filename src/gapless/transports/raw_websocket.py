@@ -52,6 +52,13 @@ def deflate(payload: bytes) -> bytes:
     return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
+def peer_of(scope: Any) -> str | None:
+    """Address and port at the other end of a connection, as the logs name it: a proxy's, where one is between."""
+    raw = scope.get("extensions", {}).get(SCOPE_KEY)
+    client = scope.get("client") if raw is None else raw.client
+    return f"{client[0]}:{client[1]}" if client else None
+
+
 class WriterEvents(Protocol):
     """What the borrower of a transport is told, always from the event loop."""
 

@@ -20,7 +20,7 @@ from gapless.limits import FREE, Visit
 from gapless.topicmap import TopicMap
 from gapless.transports.body import read_body, too_large
 from gapless.transports.raw_http import LendingHttp
-from gapless.transports.raw_websocket import SCOPE_KEY
+from gapless.transports.raw_websocket import SCOPE_KEY, peer_of
 from gapless.transports.tls import peer_certificate
 
 START = "start"
@@ -175,6 +175,7 @@ class Request:
                 certificate=None if raw is None else peer_certificate(raw.transport),
                 address=self.address,
                 door=door,
+                connection=peer_of(self.scope),
             )
         )
         return self.identity

@@ -33,7 +33,7 @@ from gapless.transports.socketio.access import Access
 from gapless.transports.socketio.client import REVOKED, Client, Stats, encode_event
 from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.publishing import PUBLISH, Publishing, refusal
-from gapless.transports.socketio.server import CERTIFICATE, VISIT, Server
+from gapless.transports.socketio.server import CERTIFICATE, CONNECTION, VISIT, Server
 from gapless.transports.socketio.sessions import SessionStore, StoredSession, new_pid, subscriptions_of
 
 logger = logging.getLogger("gapless.socketio")
@@ -530,6 +530,7 @@ def _credentials(auth: object, environ: Mapping[str, Any]) -> Credentials:
         certificate=environ.get(CERTIFICATE),
         address=environ.get("REMOTE_ADDR"),
         door="socketio",
+        connection=environ.get(CONNECTION),
     )
 
 

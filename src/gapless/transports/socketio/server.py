@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from socketio import packet as sio
 
 from gapless.errors import GaplessError
-from gapless.transports.raw_websocket import SCOPE_KEY
+from gapless.transports.raw_websocket import SCOPE_KEY, peer_of
 from gapless.transports.socketio.engine import Engine
 from gapless.transports.socketio.protocol import ProtocolManager, ProtocolServer
 from gapless.transports.tls import peer_certificate
@@ -28,6 +28,8 @@ KEPT_ENVIRON = ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_ORIGIN", "QUERY_STRIN
 
 CERTIFICATE = "gapless.certificate"
 """The verified client certificate of the connection, beside them."""
+CONNECTION = "gapless.connection"
+"""Address and port at its other end."""
 VISIT = "gapless.visit"
 """What the connection counts as."""
 
@@ -123,6 +125,7 @@ class Server(ProtocolServer):
         raw = scope.get("extensions", {}).get(SCOPE_KEY)
         if raw is not None and (certificate := peer_certificate(raw.transport)) is not None:
             kept[CERTIFICATE] = certificate
+        kept[CONNECTION] = peer_of(scope)
         kept[VISIT] = self.eio.sockets[eio_sid].visit
         await super()._handle_eio_connect(eio_sid, kept)
 
