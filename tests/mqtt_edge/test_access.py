@@ -561,3 +561,85 @@ async def test_no_publisher_moves_a_subscribers_position_or_tells_it_of_a_hole(q
         last = dict(pairs)
         assert last["position"] == (node.hub.position() if qos else "")
         assert last["gapless-incomplete"] == ""
+
+
+# Rooms, which are asked for as rooms wherever filters are looked at
+
+ROOM, ROOM_FILTER = "lead:1", "$room/lead:1"
+ACTIVITY = "crm/activities/9/created"
+OF_THE_LEAD = {"leadId": "1"}
+
+
+async def test_the_right_to_a_room_is_not_that_to_its_topics_and_the_other_way_round() -> None:
+    gate = gate_of("ann")
+    gate.hears["bob"] = {ROOM}
+    async with running_edge(gate=gate) as node:
+        for user, codes in (
+            ("ann", [ReasonCode.NOT_AUTHORIZED, ReasonCode.GRANTED_QOS_1]),
+            ("bob", [ReasonCode.GRANTED_QOS_1, ReasonCode.NOT_AUTHORIZED]),
+        ):
+            phone, _ = await connect(node, user)
+            assert (await phone.subscribe(ROOM_FILTER, TOPIC)).reason_codes == codes
+            await node.publish(TOPIC, user)
+            assert user.encode() in (await phone.receive()).payload
+            await phone.nothing_more()
+
+
+async def test_the_application_is_asked_about_the_room() -> None:
+    gate = gate_of("ann")
+    gate.asks = {ROOM: True, "lead:2": False}
+    async with running_edge(gate=gate) as node:
+        phone, _ = await connect(node, "ann")
+        suback = await phone.subscribe(ROOM_FILTER, "$room/lead:2")
+        assert suback.reason_codes == [ReasonCode.GRANTED_QOS_1, ReasonCode.NOT_AUTHORIZED]
+        assert set(gate.asked) == {ROOM, "lead:2"}
+        await node.publish(ACTIVITY, OF_THE_LEAD)
+        assert (await phone.receive()).topic == ACTIVITY
+
+
+async def test_a_fresh_token_with_fewer_rights_ends_the_room_and_names_it() -> None:
+    gate = gate_of("ann")
+    gate.hears["ann"].add(ROOM)
+    async with running_edge(gate=gate) as node:
+        phone = await Client.open(node.port)
+        phone.send(with_method("ann"))
+        await phone.expect(Connack)
+        await phone.subscribe(ROOM_FILTER)
+        gate.hears["ann"].remove(ROOM)
+        phone.send(authenticate("ann"))
+        await phone.expect(Auth)
+        goodbye = await phone.expect(Disconnect)
+        assert goodbye.reason_code is ReasonCode.NOT_AUTHORIZED
+        assert goodbye.properties is not None
+        assert goodbye.properties.user_properties == [(REVOKED, ROOM_FILTER)]
+        await node.publish(ACTIVITY, OF_THE_LEAD)
+        assert await phone.next() is None
+        assert node.edge.fanout.rooms == 0
+
+
+@pytest.mark.parametrize("unsubscribed", [False, True], ids=["subscribed", "unsubscribed"])
+@pytest.mark.parametrize("allowed", [True, False], ids=["allowed", "lost"])
+async def test_what_was_in_flight_of_a_room_is_sent_again_by_the_rights_of_then(
+    allowed: bool, unsubscribed: bool
+) -> None:
+    gate = gate_of("ann")
+    gate.hears["ann"].add(ROOM)
+    async with running_edge(gate=gate) as node:
+        phone, _ = await connect(node, "ann", clean=False, expiry=100)
+        await phone.subscribe(ROOM_FILTER)
+        await node.publish(ACTIVITY, OF_THE_LEAD)
+        await phone.receive(acknowledge=False)
+        if unsubscribed:
+            await phone.unsubscribe(ROOM_FILTER)
+        await phone.drop()
+        await until(lambda: not node.edge.connected)
+        if not allowed:
+            gate.hears["ann"].remove(ROOM)
+        phone, connack = await connect(node, "ann", clean=False, expiry=100)
+        assert connack.properties is not None
+        lost = not allowed and not unsubscribed
+        assert connack.properties.user_properties == ([(REVOKED, ROOM_FILTER)] if lost else [])
+        if allowed:
+            again = await phone.receive()
+            assert (again.topic, again.dup) == (ACTIVITY, True)
+        await phone.nothing_more()
