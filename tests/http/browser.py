@@ -90,6 +90,12 @@ class Tab:
         window = await self.call("Browser.getWindowForTarget")
         await self.call("Browser.setWindowBounds", windowId=window["windowId"], bounds={"windowState": state})
 
+    async def reload(self) -> None:
+        """Load the page anew, and wait until that is done."""
+        await self.run("window.isOld = true")
+        await self.call("Page.reload")
+        await self.until("!window.isOld && document.readyState === 'complete'")
+
     async def freeze(self) -> None:
         """Let no timer and no task of the page run, as a browser does with tabs that were hidden for long."""
         await self.call("Page.setWebLifecycleState", state="frozen")
@@ -120,7 +126,7 @@ class Tab:
                 await self.run(look)
                 return
             except AssertionError as error:
-                if "navigated" not in str(error):
+                if not re.search("navigated|context was destroyed|Cannot find context", str(error)):
                     raise
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:

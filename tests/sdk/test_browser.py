@@ -49,8 +49,7 @@ async def change_network(stage: Stage) -> None:
 
 
 async def reload(stage: Stage) -> None:
-    await stage.tab.run("location.reload()")
-    await stage.tab.until("statuses.length > 0")
+    await stage.tab.reload()
 
 
 FAULTS: list[Any] = [lose_gateway, lose_network, change_network, reload]
@@ -197,7 +196,7 @@ async def test_tabs_share_a_connection_and_outlive_each_other(stage: Stage) -> N
         await stage.more(follower)
         await leader.close()
         await stage.more(follower)
-        await follower.run("location.reload()")
+        await follower.reload()
         await follower.until("shown.length > 0 && isWhole")
         await stage.more(follower)
     await stage.all_shown(follower)
