@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import http.server
+import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,22 +16,26 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / "sdk"
 HERE = Path(__file__).parent
-SCRIPTS = (SDK / "packages" / "core" / "src" / "index.ts", HERE / "many.js")
+SCRIPTS = (SDK / "packages" / "core" / "src" / "index.ts", HERE / "many.js", HERE / "react.jsx")
+STYLE = SDK / "packages" / "react" / "status.css"
+MANY = '<!doctype html><link rel="icon" href="data:,"><script type="module" src="many.js"></script>'
 
 
 async def bundle(folder: Path) -> None:
     """Bundle the client into the folder, as an application's build would, and put the pages beside it."""
     esbuild = SDK / "node_modules" / ".bin" / "esbuild"
     options = ("--bundle", "--splitting", "--format=esm", "--platform=browser", "--target=es2022", "--log-level=error")
+    core = f"--alias:@gapless/core={SCRIPTS[0]}"
     process = await asyncio.create_subprocess_exec(
-        str(esbuild), *map(str, SCRIPTS), *options, "--external:node:*", "--entry-names=[name]", f"--outdir={folder}"
+        *(str(esbuild), *map(str, SCRIPTS), *options, core, "--jsx=automatic", "--jsx-dev"),
+        *("--external:node:*", "--entry-names=[name]", f"--outdir={folder}"),
+        env={**os.environ, "NODE_PATH": str(SDK / "node_modules")},
     )
     if code := await process.wait():
         raise subprocess.CalledProcessError(code, "esbuild")
-    (folder / "page.html").write_text((HERE / "page.html").read_text())
-    (folder / "many.html").write_text(
-        '<!doctype html><link rel="icon" href="data:,"><script type="module" src="many.js"></script>'
-    )
+    for page in (HERE / "page.html", HERE / "react.html", STYLE):
+        shutil.copy(page, folder)
+    (folder / "many.html").write_text(MANY)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

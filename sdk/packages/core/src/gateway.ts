@@ -69,7 +69,8 @@ export class Gateway implements HttpDoor {
         method, headers, signal: signal ?? null, cache: "no-store", credentials: "omit", ...(body === undefined ? {} : { body }),
       });
     } catch (cause) {
-      throw toError(cause);
+      const { message } = toError(cause); // "Failed to fetch", in the words of a browser
+      throw new GaplessError("network", `the gateway cannot be reached: ${message}`, { retryable: true, cause });
     }
     if (!response.ok) throw await this.refusal(response);
     return response;

@@ -90,7 +90,7 @@ function Panel({ id, status, texts, via }: { id: string; status: Status; texts: 
       <dl>
         <Line name={texts.transport}>{via ?? texts.none}</Line>
         <Line name={texts.quality}>
-          {quality ? texts.qualities[quality] : texts.qualities.unknown}
+          {quality ? texts.qualities[quality] : latency === null ? texts.qualities.unknown : texts.none}
           {quality && latency !== null && <small> {Math.round(latency)} ms</small>}
         </Line>
         <Line name={texts.queue}>{queueLength}</Line>
