@@ -28,13 +28,15 @@ from gapless.client.hybrid.errors import (
     TokenFailed,
 )
 from gapless.client.hybrid.inbox import Gap
+from gapless.client.hybrid.members import Presence
 from gapless.client.hybrid.options import ClientOptions, EventOptions
 from gapless.client.hybrid.outbox import OutboxBounds
+from gapless.client.hybrid.presence import Member, Present
 from gapless.client.hybrid.publication import Publication
 from gapless.client.hybrid.status import ConnectionState, Failover, Status
 from gapless.client.hybrid.store import MemoryStore, SqliteStore, Store
 from gapless.client.hybrid.subscription import Subscription as EventStream
-from gapless.client.hybrid.sync import SyncClient, SyncSubscription
+from gapless.client.hybrid.sync import SyncClient, SyncPresence, SyncSubscription
 from gapless.client.model import (
     Alive,
     ClientEvent,
@@ -73,6 +75,7 @@ __all__ = [
     "Gap",
     "Heard",
     "Hole",
+    "Member",
     "MemoryStore",
     "Moved",
     "NetworkError",
@@ -83,6 +86,8 @@ __all__ = [
     "OutboxBounds",
     "OutboxFull",
     "Outgoing",
+    "Presence",
+    "Present",
     "Publication",
     "Published",
     "Publisher",
@@ -99,6 +104,7 @@ __all__ = [
     "Subscribed",
     "Subscription",
     "SyncClient",
+    "SyncPresence",
     "SyncSubscription",
     "Target",
     "TokenFailed",

@@ -146,6 +146,13 @@ class Revoked(msgspec.Struct, frozen=True):
     rooms: tuple[str, ...]
 
 
+class PresenceTold(msgspec.Struct, frozen=True):
+    """Who is in a room, as the gateway tells it: `gapless:presence` or `gapless:present`, and its document."""
+
+    event: str
+    document: dict[str, Any]
+
+
 class Reconnecting(msgspec.Struct, frozen=True):
     """The connection is gone; the next attempt follows in `delay` seconds."""
 
@@ -153,7 +160,7 @@ class Reconnecting(msgspec.Struct, frozen=True):
     delay: float
 
 
-Heard = Subscribed | Moved | Hole | Alive | Revoked | ClientEvent
+Heard = Subscribed | Moved | Hole | Alive | Revoked | PresenceTold | ClientEvent
 """What one connection hands out."""
 
 Signal = Subscribed | Hole | Reconnecting | ClientEvent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 import msgspec
@@ -23,6 +24,9 @@ class PollConnection:
 
     async def listen(self, after: str | None) -> AsyncGenerator[Heard, None]:
         """See `Connection.listen`."""
+        if not self._target.rooms:
+            yield Subscribed(after)  # there is nothing to ask for
+            await asyncio.Event().wait()
         parameters = {"rooms": ",".join(self._target.rooms), "limit": str(_LIMIT)}
         position, wait = after, 0  # the first answer comes at once, and says where it begins
         target = self._target

@@ -22,6 +22,7 @@ from gapless.client.model import (
     Heard,
     Hole,
     Outgoing,
+    PresenceTold,
     Published,
     Refused,
     Revoked,
@@ -35,6 +36,7 @@ _WINDOW = 64
 _INCOMPLETE = "gapless:incomplete"
 _UNAUTHORIZED = "gapless:unauthorized"
 _REVOKED = "gapless:revoked"
+_PRESENCE = ("gapless:presence", "gapless:present")
 _OVERFLOW = "events came faster than they were read"
 
 
@@ -193,18 +195,25 @@ class SocketIoConnection:
         """Wait for an answer of the server."""
         await _call(self._client, "gapless:ping", {})
 
+    async def presence(self, room: str, *, live: bool) -> dict[str, Any]:
+        """Who is in a room; `live`: and to be told of changes, or no more."""
+        return await _call(self._client, "presence", {"rooms": [room], "live": live})
+
     async def renew(self, token: str) -> None:
         """Go on with a fresh token of the same user."""
         await _call(self._client, "authenticate", {"token": token})
 
 
-def _signal_of(event: str, arguments: tuple[Any, ...]) -> Hole | Revoked | ClientEvent | None:
+def _signal_of(event: str, arguments: tuple[Any, ...]) -> Hole | Revoked | PresenceTold | ClientEvent | None:
     if event == _INCOMPLETE:
         about = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
         return Hole(about.get("position"))
     if event == _REVOKED:
         about = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
         return Revoked(tuple(map(str, about.get("rooms", ()))))
+    if event in _PRESENCE:
+        about = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
+        return PresenceTold(event, about)
     if len(arguments) < 2 or not isinstance(arguments[1], dict):
         return None  # not one of the gateway's events
     data, meta = arguments[:2]

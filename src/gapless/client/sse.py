@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -37,6 +38,9 @@ class SseConnection:
 
     async def listen(self, after: str | None) -> AsyncGenerator[Heard, None]:
         """See `Connection.listen`."""
+        if not self._target.rooms:
+            yield Subscribed(after)  # there is nothing to ask for
+            await asyncio.Event().wait()
         parameters = {"rooms": ",".join(self._target.rooms)}
         headers = {"Accept": "text/event-stream"}
         if after is not None:

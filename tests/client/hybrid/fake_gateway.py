@@ -173,6 +173,9 @@ class FakeConnection:
             ping.resolve()
         return ping
 
+    def presence(self, room: str, *, live: bool) -> Later:
+        raise AssertionError("no history asks who is there")
+
     def renew(self, token: str) -> Later:
         return self._gateway.passed(self.name, token, lambda: setattr(self, "_token", token))
 
@@ -225,6 +228,9 @@ class FakeWorld:
             return Page(tuple(page), position, complete)
 
         return gateway.passed("http", token, answer)
+
+    def presence(self, room: str, token: str | None) -> Later:
+        raise AssertionError("no history asks who is there")
 
     def publish(self, bodies: Sequence[bytes], token: str | None) -> Later:
         return self._gateway.passed("http", token, lambda: self._accept([json.loads(body)["id"] for body in bodies]))

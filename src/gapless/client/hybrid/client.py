@@ -16,8 +16,10 @@ from gapless.client.hybrid.bounds import Bounds
 from gapless.client.hybrid.errors import Closed, NoAnswer, Offline
 from gapless.client.hybrid.keeper import Keeper
 from gapless.client.hybrid.machine import LADDER, Machine
+from gapless.client.hybrid.members import Presence
 from gapless.client.hybrid.options import EventOptions, OnError, OnSent
 from gapless.client.hybrid.outbox import Entry, OutboxBounds
+from gapless.client.hybrid.presence import Watch
 from gapless.client.hybrid.process import Later
 from gapless.client.hybrid.publication import Publication, encode_event, outcome_of
 from gapless.client.hybrid.shell import Shell, Sink, Token
@@ -96,6 +98,7 @@ class Client(Sink):
         self._on_sent = on_sent
         self._new_id = EventIds()
         self._news = asyncio.Event()
+        self._presence_news: set[asyncio.Event] = set()
         self._is_closed = False
         self._machine: Machine
         self._shell: Shell
@@ -167,7 +170,8 @@ class Client(Sink):
         self._shell.wake()
         for line in list(self._machine.inbox.lines):
             line.changed()
-        self._news.set()
+        for news in [self._news, *self._presence_news]:
+            news.set()
         await self._shell.close()
 
     # --- hearing
@@ -183,8 +187,7 @@ class Client(Sink):
             InvalidRequest: no room is named.
             Closed: the client was closed.
         """
-        if not rooms or not all(room and "," not in room for room in rooms):
-            raise InvalidRequest(f"these are no rooms: {rooms!r}", hint="name rooms such as 'lead:123'")
+        self._check_rooms(*rooms)
         self._check_open()
         news = asyncio.Event()
         line = self._machine.subscribe(frozenset(rooms), news.set)
@@ -195,6 +198,31 @@ class Client(Sink):
         if not self._is_closed:
             self._machine.unsubscribe(line)
             self._shell.wake()
+
+    def presence(self, room: str) -> Presence:
+        """Who is in a room. One does not have to hear it; the right to suffices.
+
+        Told at once over Socket.IO, asked for every 15 s over other transports; see docs/presence.md.
+
+        Raises:
+            InvalidRequest: it is no room's name.
+            Closed: the client was closed.
+        """
+        self._check_rooms(room)
+        self._check_open()
+        news = asyncio.Event()
+        watch = self._machine.watches.add(room, news.set)
+        self._machine.connector.start()
+        self._presence_news.add(news)
+        self._loop.call_soon(self._shell.wake)
+
+        def end(watch: Watch) -> None:
+            self._presence_news.discard(news)
+            if not self._is_closed:
+                self._machine.watches.end(watch)
+                self._shell.wake()
+
+        return Presence(watch, news, is_closed=lambda: self._is_closed, end=end)
 
     # --- publishing
 
@@ -314,6 +342,10 @@ class Client(Sink):
         """Tell it that the network may be another, or is back: it checks at once. It notices by itself, later."""
         self._machine.connector.signal("online")
         self._loop.call_soon(self._shell.wake)
+
+    def _check_rooms(self, *rooms: str) -> None:
+        if not rooms or not all(room and "," not in room for room in rooms):
+            raise InvalidRequest(f"these are no rooms: {rooms!r}", hint="name rooms such as 'lead:123'")
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -43,6 +43,9 @@ class Rooms(Protocol):
     def connected(self) -> None:
         """A connection is whole."""
 
+    def presence(self, event: str, document: dict[str, Any]) -> None:
+        """Who is in a room."""
+
 
 class Connector:
     """Keeps a link whole, over the best transport that there is.
@@ -180,6 +183,10 @@ class Connector:
         link.rooms = tuple(room for room in link.rooms if room.room not in rooms)
         self._rooms.revoked(rooms)
 
+    def presence(self, event: str, document: dict[str, Any]) -> None:
+        """See `Host`."""
+        self._rooms.presence(event, document)
+
     def lost(self, link: Link, error: GaplessError) -> None:
         """See `Host`."""
         if link is not self._active:
@@ -270,7 +277,7 @@ class Connector:
         # Known before the first event comes.
         self._rooms.heard(about.audible, [room for room in about.rooms if room.error is not None])
         try:
-            opened: Opened = yield self.scheduler.bounded(link.door.open(about.audible, after), self._bound)
+            opened: Opened = yield self.scheduler.bounded(link.door.open(about.audible, after), self.bound)
         except GaplessError:
             link.close()
             raise
@@ -293,7 +300,7 @@ class Connector:
                 self.tell(connection=_State.catching_up, retry_at=None)
             asked = self.world.history(rooms, after, PAGE, token)
             try:
-                page: Page = yield self.scheduler.bounded(asked, max(_HISTORY_BOUND, self._bound))
+                page: Page = yield self.scheduler.bounded(asked, max(_HISTORY_BOUND, self.bound))
             except InvalidPosition:
                 inbox.gap(about.position, "epoch")  # ahead of the log: it was put back to an older state
                 return about.position
@@ -407,7 +414,7 @@ class Connector:
     def _renew(self, link: Link, token: str) -> Process[None]:
         if link.opened is not None and link.opened.renews:
             try:
-                yield self.scheduler.bounded(link.door.renew(token), self._bound)
+                yield self.scheduler.bounded(link.door.renew(token), self.bound)
             except GaplessError:
                 pass  # a new connection, then
             else:
@@ -450,9 +457,9 @@ class Connector:
         gone = [room for name, room in before.items() if name not in wanted]
         new = [room for name, room in wanted.items() if name not in before]
         if gone:
-            yield self.scheduler.bounded(link.door.leave(gone, about.audible), self._bound)
+            yield self.scheduler.bounded(link.door.leave(gone, about.audible), self.bound)
         if new:
-            yield self.scheduler.bounded(link.door.join(new), self._bound)
+            yield self.scheduler.bounded(link.door.join(new), self.bound)
         self._rooms.connected()
         if ladder[0] == link.name and self.status.connection is _State.degraded:
             self.tell(connection=_State.live)
@@ -462,7 +469,7 @@ class Connector:
     def _describe(self, token: str | None) -> Process[_View]:
         asked = tuple(self.inbox.rooms)
         began = self.scheduler.now()
-        about: Description = yield self.scheduler.bounded(self.world.describe(asked, token), self._bound)
+        about: Description = yield self.scheduler.bounded(self.world.describe(asked, token), self.bound)
         self.latency.add(self.scheduler.now() - began)
         self.tell(latency=self.latency.value)
         return _View(**{name: getattr(about, name) for name in Description.__struct_fields__}, asked=asked)
@@ -473,7 +480,13 @@ class Connector:
         return [name for name in self._ladder if self.world.can(name, about.transports) and (name != "mqtt" or whole)]
 
     @property
-    def _bound(self) -> float:
+    def link(self) -> Link | None:
+        """The one that is whole now."""
+        return self._active
+
+    @property
+    def bound(self) -> float:
+        """Seconds that an answer may take."""
         return open_bound(self.latency.value, self.bounds.open)
 
     @property

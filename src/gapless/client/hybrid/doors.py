@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
@@ -20,6 +21,7 @@ from gapless.client.model import (
     Heard,
     Hole,
     Moved,
+    PresenceTold,
     Revoked,
     Subscribed,
     Target,
@@ -85,6 +87,7 @@ class ListeningDoor:
         """See `Door`."""
         opened = Later(on_abandon=self.close)
         self._connection = self._connect(rooms)
+        self._hears = bool(rooms)
         self._listening = self._start(self._listen(after, opened), f"gapless-{self._transport}")
         return opened
 
@@ -131,11 +134,11 @@ class ListeningDoor:
     def _opened(self) -> Opened:
         match self._transport:
             case "socketio":
-                return Opened(self._socketio.heartbeat, is_live=True, renews=True)
+                return Opened(self._socketio.heartbeat, is_live=True, renews=True, tells_presence=True)
             case "mqtt":
                 return Opened(self._mqtt.heartbeat, is_live=True)
             case name:
-                return Opened(_HEARTBEATS[name])
+                return Opened(_HEARTBEATS[name] if self._hears else math.inf)
 
     def _tell(self, signal: Heard) -> None:
         listener = self._listener
@@ -146,6 +149,8 @@ class ListeningDoor:
                 listener.moved(signal.position)
             case Hole():
                 listener.gap(signal.position)
+            case PresenceTold():
+                listener.presence(signal.event, signal.document)
             case Revoked():
                 listener.revoked(signal.rooms)
             case Alive() | Subscribed():
@@ -175,6 +180,10 @@ class ListeningDoor:
     def ping(self) -> Later:
         """See `Door`."""
         return self._start((self._mqtt if self._transport == "mqtt" else self._socketio).ping(), "gapless-ping")
+
+    def presence(self, room: str, *, live: bool) -> Later:
+        """See `Door`."""
+        return self._start(self._socketio.presence(room, live=live), "gapless-presence")
 
     def renew(self, token: str) -> Later:
         """See `Door`."""

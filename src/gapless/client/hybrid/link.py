@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from gapless.client.connect import TransportName
 from gapless.client.hybrid.bounds import Bounds, Mean, check_bound, silence_bound
@@ -31,6 +31,9 @@ class Host(Protocol):
 
     def revoked(self, link: Link, rooms: Sequence[str]) -> None:
         """Rooms may be heard no more."""
+
+    def presence(self, event: str, document: dict[str, Any]) -> None:
+        """Who is in a room, over the active link."""
 
     def lost(self, link: Link, error: GaplessError) -> None:
         """The link ended by itself; it is closed already."""
@@ -107,6 +110,11 @@ class Link:
         """See `Listener`."""
         if self.is_open:
             self._host.revoked(self, rooms)
+
+    def presence(self, event: str, document: dict[str, Any]) -> None:
+        """See `Listener`."""
+        if self.is_open:
+            self._host.presence(event, document)
 
     def down(self, error: GaplessError) -> None:
         """See `Listener`."""

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from gapless.client.connect import TransportName
 from gapless.client.hybrid.bounds import Bounds
 from gapless.client.hybrid.connector import Connector
 from gapless.client.hybrid.errors import error_of_code
 from gapless.client.hybrid.inbox import Inbox, Line
 from gapless.client.hybrid.outbox import Entry, Outbox, OutboxBounds
+from gapless.client.hybrid.presence import PresenceChange, PresentNow, Watches
 from gapless.client.hybrid.process import Scheduler
 from gapless.client.hybrid.rooms import RoomDescription, RoomMatcher
 from gapless.client.hybrid.status import Status
@@ -76,6 +79,7 @@ class Machine:
             random=random,
             wall=wall,
         )
+        self.watches = Watches(scheduler, world, self.tokens, self.connector)
         self.outbox = Outbox(
             scheduler,
             world,
@@ -99,6 +103,7 @@ class Machine:
     def close(self) -> None:
         """End everything; publications without an answer are refused (`closed`)."""
         self.outbox.close()
+        self.watches.close()
         self.tokens.close()
         self.connector.close()
 
@@ -137,12 +142,24 @@ class Machine:
         """See `Rooms`."""
         for room in rooms:
             self._refuse(room, Forbidden(f"the room {room!r} may be heard no more"))
+            self.watches.revoked(room)
+
+    def presence(self, event: str, document: dict[str, Any]) -> None:
+        """See `Rooms`."""
+        kind: type[PresenceChange | PresentNow] = PresentNow if event == "gapless:present" else PresenceChange
+        try:
+            news = msgspec.convert(document, kind)
+        except msgspec.ValidationError:
+            self.watches.connected()  # of a later version, in another form: ask
+        else:
+            self.watches.notice(news)
 
     def connected(self) -> None:
         """See `Rooms`."""
         for line in self.inbox.lines:
             line.changed()
         self.outbox.wake()
+        self.watches.connected()
 
     def _refuse(self, room: str, error: GaplessError) -> None:
         is_news = False

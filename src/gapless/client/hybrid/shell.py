@@ -152,6 +152,10 @@ class Shell:
         page = await self._ask("/api/events", query, token, _WirePage)
         return Page(tuple(map(ClientEvent.from_envelope, page.events)), page.position, page.complete)
 
+    def presence(self, room: str, token: str | None) -> Later:
+        """See `World`."""
+        return self.start(self.ask("/api/presence", {"room": room}, token), "gapless-presence")
+
     def publish(self, bodies: Sequence[bytes], token: str | None) -> Later:
         """See `World`."""
         return self.start(self._publish(b"[" + b",".join(bodies) + b"]", token), "gapless-publish")

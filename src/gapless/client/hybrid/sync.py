@@ -12,7 +12,9 @@ from typing import Any, Self, TypeVar, Unpack
 from gapless.client.hybrid.client import Client
 from gapless.client.hybrid.errors import Closed
 from gapless.client.hybrid.inbox import Gap
+from gapless.client.hybrid.members import Presence
 from gapless.client.hybrid.options import ClientOptions, EventOptions
+from gapless.client.hybrid.presence import Present
 from gapless.client.hybrid.publication import Publication
 from gapless.client.hybrid.status import ConnectionState, Status
 from gapless.client.hybrid.subscription import Subscription
@@ -90,6 +92,14 @@ class SyncClient:
             return self._client.subscribe(*rooms)
 
         return SyncSubscription(self, self._run(subscribe()))
+
+    def presence(self, room: str) -> SyncPresence:
+        """See `Client.presence`."""
+
+        async def presence() -> Presence:
+            return self._client.presence(room)
+
+        return SyncPresence(self, self._run(presence()))
 
     def publish(
         self,
@@ -252,6 +262,65 @@ class SyncSubscription:
     ) -> None:
         if error is None:
             self.close()
+
+
+class SyncPresence:
+    """`Presence`, for `for`; for one thread at a time. It ends with `close`, with `with`, or with its client."""
+
+    def __init__(self, client: SyncClient, presence: Presence) -> None:
+        self._client = client
+        self._presence = presence
+
+    @property
+    def room(self) -> str:
+        """The room."""
+        return self._presence.room
+
+    @property
+    def now(self) -> Present | None:
+        """See `Presence.now`."""
+        return self._presence.now
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Present:
+        present = self.get()
+        if present is None:
+            raise StopIteration
+        return present
+
+    def get(self, *, timeout: float | None = None) -> Present | None:
+        """The next one; None where it, or the client, was closed.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Raises:
+            TimeoutError: nothing changed.
+            GaplessError: it may not be known; see `Presence`.
+        """
+        try:
+            return self._client._run(self._next(timeout))
+        except Closed:
+            return None
+
+    async def _next(self, timeout: float | None) -> Present | None:
+        async with asyncio.timeout(timeout):
+            return await anext(self._presence, None)
+
+    def close(self) -> None:
+        """Want to know it no more."""
+        try:
+            self._client._run(self._presence.aclose())
+        except Closed:
+            pass  # with its client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 async def _answer(publication: Publication) -> Published:

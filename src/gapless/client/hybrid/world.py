@@ -58,11 +58,13 @@ class Opened(msgspec.Struct, frozen=True):
         heartbeat: seconds after which it shows a sign of life in any case.
         is_live: it can be pinged, takes further rooms and (Socket.IO) a fresh token.
         renews: it takes a fresh token.
+        tells_presence: it can be asked who is in a room, and tells of changes.
     """
 
     heartbeat: float = math.inf
     is_live: bool = False
     renews: bool = False
+    tells_presence: bool = False
 
 
 class Listener(Protocol):
@@ -82,6 +84,9 @@ class Listener(Protocol):
 
     def revoked(self, rooms: Sequence[str]) -> None:
         """These rooms may be heard no more."""
+
+    def presence(self, event: str, document: dict[str, Any]) -> None:
+        """Who is in a room: `gapless:presence` or `gapless:present`."""
 
     def down(self, error: GaplessError) -> None:
         """It ended."""
@@ -105,6 +110,9 @@ class Door(Protocol):
     def ping(self) -> Later:
         """Ask for a sign of life."""
 
+    def presence(self, room: str, *, live: bool) -> Later:
+        """Ask who is in a room, and to be told of changes, or no more; gives what the gateway answers."""
+
     def renew(self, token: str) -> Later:
         """Show a fresh token."""
 
@@ -120,6 +128,9 @@ class World(Protocol):
 
     def history(self, rooms: Sequence[str], after: str, limit: int, token: str | None) -> Later:
         """Gives `Page`."""
+
+    def presence(self, room: str, token: str | None) -> Later:
+        """Gives what `/api/presence` answers."""
 
     def publish(self, bodies: Sequence[bytes], token: str | None) -> Later:
         """Gives a list of `Published`, once they are in the log."""
