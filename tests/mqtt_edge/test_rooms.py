@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gapless.eventlog import MemoryLog
-from gapless.mqtt import Puback, Publish, ReasonCode, SubscriptionRequest
+from gapless.mqtt import Properties, Puback, Publish, ReasonCode, SubscriptionRequest
 from gapless.topicmap import Row, TopicMap
 from gapless.transports.mqtt import EdgeOptions
 from tests.mqtt_edge.support import V5, V311, Client, Node, properties_of, running_edge, until
@@ -193,6 +193,30 @@ async def test_retained_messages_are_the_last_values_in_the_room() -> None:
         await phone.subscribe(SubscriptionRequest("$room/org:global", 1, retain_handling=1))
         assert sorted(await numbers(phone, 2)) == [1, 2]
         await phone.nothing_more()
+
+
+async def test_a_retained_message_is_in_the_rooms_of_its_topics_last_event() -> None:
+    rows = [Row("desks/{deskId}", "desk", ("floor:{data.floor}",), retain=True)]
+    async with running_edge(topic_map=TopicMap(rows)) as node:
+        retained = node.hub.retained
+        for desk, floor in (("a", "1"), ("b", "1"), ("a", "2")):
+            await node.publish(f"desks/{desk}", {"floor": floor}, retain=True)
+
+        def kept(floor: int) -> list[str]:
+            return [record.event.topic for record in retained.in_room(f"floor:{floor}", now=0)]
+
+        assert (kept(1), kept(2), kept(3)) == (["desks/b"], ["desks/a"], [])
+        phone, _ = await Client.connect(node.port)
+        await phone.publish("desks/b", b"", retain=True)
+        assert (kept(1), kept(2)) == ([], ["desks/a"])
+        expiring = Properties(message_expiry_interval=10)
+        await phone.publish("desks/c", b'{"type":"desk","data":{"floor":"2"}}', retain=True, properties=expiring)
+        assert kept(2) == ["desks/a", "desks/c"]
+        later = int(node.clock() * 1000) + 11_000
+        assert [record.event.topic for record in retained.in_room("floor:2", now=later)] == ["desks/a"]
+        assert kept(2) == ["desks/a"]
+        await node.publish("desks/a", {}, retain=True)
+        assert not retained._by_room
 
 
 @pytest.mark.parametrize("recent", [100_000, 1])

@@ -15,16 +15,19 @@ class RetainedMessages:
 
     def __init__(self) -> None:
         self._by_topic: dict[str, Record] = {}
+        self._by_room: dict[str, dict[str, Record]] = {}  # by topic, too
 
     def __len__(self) -> int:
         return len(self._by_topic)
 
     def set(self, record: Record) -> None:
         """Keep the topic's last value; an empty MQTT payload clears it."""
-        if record.event.mqtt_payload == b"":
-            self._by_topic.pop(record.event.topic, None)
-        else:
-            self._by_topic[record.event.topic] = record
+        event = record.event
+        self._forget(event.topic)
+        if event.mqtt_payload != b"":
+            self._by_topic[event.topic] = record
+            for room in event.rooms:
+                self._by_room.setdefault(room, {})[event.topic] = record
 
     def get(self, topic: str) -> Record | None:
         """The topic's last value."""
@@ -41,8 +44,8 @@ class RetainedMessages:
 
     def in_room(self, room: str, *, now: int) -> list[Record]:
         """The last values that are in a room, without those that have expired."""
-        found = [record for record in self._by_topic.values() if room in record.event.rooms]
-        return [record for record in found if not self._drop_if_expired(record, now)]
+        found = self._by_room.get(room, {})
+        return [record for record in list(found.values()) if not self._drop_if_expired(record, now)]
 
     def drop_expired(self, now: int) -> None:
         """Forget all that have expired, as `EventLog.trim` does on disk."""
@@ -53,5 +56,15 @@ class RetainedMessages:
         expires = record.event.expires
         if expires is None or expires > now:
             return False
-        del self._by_topic[record.event.topic]
+        self._forget(record.event.topic)
         return True
+
+    def _forget(self, topic: str) -> None:
+        record = self._by_topic.pop(topic, None)
+        if record is None:
+            return
+        for room in record.event.rooms:
+            topics = self._by_room[room]
+            del topics[topic]
+            if not topics:
+                del self._by_room[room]
