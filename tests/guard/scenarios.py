@@ -17,10 +17,11 @@ from gapless.mqtt import Connect, ProtocolVersion, Subscribe, SubscriptionReques
 from gapless.topicmap import crm_map
 from gapless.transports.http import HttpDoors
 from gapless.transports.http.request import Request
+from gapless.transports.lending import SCOPE_KEY
 from gapless.transports.mqtt import MqttEdge
 from gapless.transports.mqtt.tcp import TcpProtocol
 from gapless.transports.raw_http import LendingHttp
-from gapless.transports.raw_websocket import SCOPE_KEY, LendingWebSocket
+from gapless.transports.raw_websocket import LendingWebSocket
 from gapless.transports.socketio.access import Access
 from gapless.transports.socketio.client import Client, Stats
 from gapless.transports.socketio.fanout import RoomFanout

@@ -15,9 +15,10 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gapless.errors import GaplessError, InvalidRequest, RateLimited
-from gapless.limits import FREE, Limiter, Networks, Visit
+from gapless.limits import FREE, Limiter, Networks
 from gapless.transports.deadlines import Deadlines
-from gapless.transports.raw_websocket import SCOPE_KEY, LendingWebSocket, WriterEvents
+from gapless.transports.lending import SCOPE_KEY, Lending
+from gapless.transports.raw_websocket import LendingWebSocket
 
 HEAD_BYTES = 64 * 1024
 """Most bytes of a request line with its headers."""
@@ -47,7 +48,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-class LendingHttp(HttpToolsProtocol):
+class LendingHttp(Lending, HttpToolsProtocol):
     """uvicorn's HTTP protocol, whose transport can be borrowed.
 
     It is found in the ASGI scope as `scope["extensions"][SCOPE_KEY]`. Pass this class to
@@ -57,14 +58,11 @@ class LendingHttp(HttpToolsProtocol):
         limiter: counts connections by address; None counts none.
         proxies: peers that speak for others, and are not counted themselves.
         deadlines: for the request line and the headers; None waits for ever.
-        visit: what this connection counts as.
     """
 
-    borrower: WriterEvents | None = None
     limiter: Limiter | None = None
     proxies: Networks | None = None
     deadlines: Deadlines | None = None
-    visit: Visit = FREE
     _head = -1  # bytes of the head so far; below 0 outside of one
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -145,23 +143,9 @@ class LendingHttp(HttpToolsProtocol):
         self.headers.clear()
         self.cycle = _NO_CYCLE
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self.borrower is not None:
-            self.borrower.writer_paused()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.borrower is not None:
-            self.borrower.writer_resumed()
-
     def connection_lost(self, exc: Exception | None) -> None:
         if self.deadlines is not None:
             self.deadlines.stop(self)
-        self.visit.leave()
-        borrower, self.borrower = self.borrower, None
-        if borrower is not None:
-            borrower.writer_lost()
         super().connection_lost(exc)
 
 

@@ -26,9 +26,8 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPe
 from websockets.http11 import Request
 from websockets.protocol import State
 
-from gapless.limits import FREE, Visit
+from gapless.transports.lending import SCOPE_KEY, Lending, WriterEvents
 
-SCOPE_KEY = "gapless.raw_websocket"
 TEXT, BINARY = 0x81, 0x82
 DEFLATED = 0x40
 """Added to the opcode of a frame whose payload is compressed (RFC 7692 §6)."""
@@ -50,26 +49,6 @@ def deflate(payload: bytes) -> bytes:
     """A message's payload, compressed by itself (RFC 7692 §7.2.1)."""
     compressor = zlib.compressobj(wbits=-_WINDOW_BITS)
     return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-
-def peer_of(scope: Any) -> str | None:
-    """Address and port at the other end of a connection, as the logs name it: a proxy's, where one is between."""
-    raw = scope.get("extensions", {}).get(SCOPE_KEY)
-    client = scope.get("client") if raw is None else raw.client
-    return f"{client[0]}:{client[1]}" if client else None
-
-
-class WriterEvents(Protocol):
-    """What the borrower of a transport is told, always from the event loop."""
-
-    def writer_paused(self) -> None:
-        """The socket's buffer is over its high-water mark: write no more live events."""
-
-    def writer_resumed(self) -> None:
-        """The buffer has drained."""
-
-    def writer_lost(self) -> None:
-        """The connection is gone; `write` must not be called any more."""
 
 
 class Receiver(WriterEvents, Protocol):
@@ -96,7 +75,7 @@ _NOTHING: Any = _Nothing()
 _STOP_GRACE = 1.0
 
 
-class LendingWebSocket(WebSocketsSansIOProtocol):
+class LendingWebSocket(Lending, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, whose transport can be borrowed.
 
     It is found in the ASGI scope as `scope["extensions"][SCOPE_KEY]`. Pass this class to
@@ -106,12 +85,7 @@ class LendingWebSocket(WebSocketsSansIOProtocol):
     high_water: int = 256 * 1024
     """Bytes in the socket's buffer past which a reader counts as slow."""
 
-    borrower: WriterEvents | None = None
-
     receiver: Receiver | None = None
-
-    visit: Visit = FREE
-    """What this connection counts as."""
 
     def __init__(self, config: Config, *args: Any, **options: Any) -> None:
         super().__init__(config, *args, **options)
@@ -215,20 +189,3 @@ class LendingWebSocket(WebSocketsSansIOProtocol):
     def abort(self) -> None:
         """Drop the connection at once."""
         self.transport.abort()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self.borrower is not None:
-            self.borrower.writer_paused()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.borrower is not None:
-            self.borrower.writer_resumed()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        borrower, self.borrower = self.borrower, None
-        if borrower is not None:
-            borrower.writer_lost()
-        self.visit.leave()
-        super().connection_lost(exc)

@@ -23,7 +23,7 @@ from gapless.transports.http.endpoint import encode, refuse, retry_after
 from gapless.transports.http.errors import WrongHost
 from gapless.transports.http.options import HttpOptions
 from gapless.transports.http.request import VISIT, Request
-from gapless.transports.raw_websocket import SCOPE_KEY
+from gapless.transports.lending import SCOPE_KEY
 
 logger = logging.getLogger("gapless.http")
 

@@ -19,8 +19,8 @@ from gapless.event import Position
 from gapless.limits import FREE, Visit
 from gapless.topicmap import TopicMap
 from gapless.transports.body import read_body, too_large
+from gapless.transports.lending import SCOPE_KEY, peer_of
 from gapless.transports.raw_http import LendingHttp
-from gapless.transports.raw_websocket import SCOPE_KEY, peer_of
 from gapless.transports.tls import peer_certificate
 
 START = "start"

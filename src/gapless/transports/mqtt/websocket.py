@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from gapless.transports.lending import SCOPE_KEY
 from gapless.transports.mqtt.connection import Connection
 from gapless.transports.mqtt.tcp import LINGER
-from gapless.transports.raw_websocket import SCOPE_KEY, LendingWebSocket, frame
+from gapless.transports.raw_websocket import LendingWebSocket, frame
 
 if TYPE_CHECKING:
     from gapless.transports.mqtt.edge import MqttEdge

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from engineio import packet as eio
 from engineio.exceptions import EngineIOError
 
-from gapless.transports.raw_websocket import SCOPE_KEY, LendingWebSocket
+from gapless.transports.lending import SCOPE_KEY
+from gapless.transports.raw_websocket import LendingWebSocket
 from gapless.transports.socketio.outgoing import OutgoingQueue
 from gapless.transports.socketio.packets import decode_engine_packet
 from gapless.transports.socketio.polling import PollingSocket

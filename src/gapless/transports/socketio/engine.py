@@ -11,7 +11,7 @@ from engineio import packet as eio
 
 from gapless.errors import RateLimited
 from gapless.limits import FREE, Visit
-from gapless.transports.raw_websocket import SCOPE_KEY
+from gapless.transports.lending import SCOPE_KEY
 from gapless.transports.socketio.connection import EngineSocket
 from gapless.transports.socketio.outgoing import OutgoingQueue
 from gapless.transports.socketio.polling import PollingServer, too_many

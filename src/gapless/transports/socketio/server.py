@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from socketio import packet as sio
 
 from gapless.errors import GaplessError
-from gapless.transports.raw_websocket import SCOPE_KEY, peer_of
+from gapless.transports.lending import SCOPE_KEY, peer_of
 from gapless.transports.socketio.engine import Engine
 from gapless.transports.socketio.protocol import ProtocolManager, ProtocolServer
 from gapless.transports.tls import peer_certificate
