@@ -7,6 +7,7 @@ import secrets
 import time as _time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NewType
 
@@ -81,6 +82,17 @@ class MqttMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     user_properties: tuple[tuple[str, str], ...] = ()
 
 
+class Author(IntEnum):
+    """Who gave an event its id, as far as ids are told apart by it."""
+
+    ANYBODY = 0
+    """Ids are not told apart: there is no policy."""
+    KNOWN = 1
+    """The event's user; without one, somebody who is trusted: a back end, the link, the gateway itself."""
+    NOBODY = 2
+    """A client that did not say who it is."""
+
+
 class Event(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """One application event, as the log keeps it.
 
@@ -98,6 +110,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False
         qos: 0, 1 or 2: the quality of service it was published with.
         retain: whether it is kept as its topic's last value (MQTT 5 §3.3.1.3).
         expires: milliseconds since the Unix epoch after which it is not delivered any more.
+        author: who gave it its id; see `is_copy_of`.
     """
 
     id: str
@@ -114,6 +127,20 @@ class Event(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False
     retain: bool = False
     expires: int | None = None
     mqtt: MqttMessage | None = None
+    author: int = Author.ANYBODY
+
+    def is_copy_of(self, other: Event) -> bool:
+        """Whether an event with the same id is the same event, published again.
+
+        With a policy an id is its author's own, so that nobody keeps another's event out, or learns that it exists,
+        by using its id. Only what equals it in topic and data too is the same whoever brings it: the link and a
+        back end hand in what a user published elsewhere.
+        """
+        if self.author == Author.ANYBODY or other.author == Author.ANYBODY:
+            return True
+        if self.author == other.author and self.user_id == other.user_id:
+            return True
+        return self.topic == other.topic and self.data == other.data and self.binary == other.binary
 
     @property
     def mqtt_payload(self) -> bytes | None:

@@ -17,7 +17,7 @@ import msgspec
 
 from gapless.envelope import Envelope, content_id
 from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, InvalidTopic, LogError, PayloadTooLarge
-from gapless.event import Event, EventIds, MqttMessage, Origin, Record
+from gapless.event import Author, Event, EventIds, MqttMessage, Origin, Record
 from gapless.eventlog import EventLog, StateWrite
 from gapless.hub import Hub
 from gapless.limits import Limits
@@ -41,6 +41,7 @@ class Publication(msgspec.Struct, kw_only=True, gc=False):
             envelope says of it is not looked at here.
         expires: milliseconds since the Unix epoch.
         mqtt: what an MQTT client published, for MQTT subscribers.
+        nobody: a client that did not say who it is: ids that it gives are its kind's alone.
         allow: asked with the topic before anything is accepted; raises `Forbidden` to refuse.
     """
 
@@ -52,6 +53,7 @@ class Publication(msgspec.Struct, kw_only=True, gc=False):
     user_id: str | None = None
     expires: int | None = None
     mqtt: MqttMessage | None = None
+    nobody: bool = False
     allow: Callable[[str], None] | None = None
 
 
@@ -119,6 +121,7 @@ class Ingress:
     Args:
         log: the event log, open.
         hub: where ephemeral events go. (Durable ones reach it from the log's listener.)
+        own_ids: whether an id is its author's own (`Event.is_copy_of`): where there is a policy.
         clock: seconds since the Unix epoch.
     """
 
@@ -129,12 +132,14 @@ class Ingress:
         topic_map: TopicMap,
         *,
         limits: Limits | None = None,
+        own_ids: bool = False,
         clock: Callable[[], float] = _time.time,
     ) -> None:
         self.log = log
         self.hub = hub
         self.topic_map = topic_map
         self.limits = limits or Limits()
+        self._own_ids = own_ids
         self.clock = clock
         self.new_id = EventIds(clock)
         self.accepted_durable = 0
@@ -255,7 +260,7 @@ class Ingress:
             retain = row is not None and row.retain
         always = route.always
         event = Event(
-            id=envelope.id or self._id_for(publication, topic),
+            id=self._id_for(publication, topic) if envelope.id is None else _checked_id(envelope.id),
             type=row.type if row is not None and mqtt is not None else self._type(route, envelope),
             topic=topic,
             rooms=self.topic_map.rooms_of(route, decoded) if route.rooms is None else route.rooms,
@@ -269,8 +274,13 @@ class Ingress:
             retain=retain,
             expires=publication.expires,
             mqtt=mqtt,
+            author=self._author(publication) if self._own_ids else Author.ANYBODY,
         )
         return event, not always and self.topic_map.is_ephemeral(route, qos=qos, data=decoded, raw=data, binary=binary)
+
+    @staticmethod
+    def _author(publication: Publication) -> Author:
+        return Author.NOBODY if publication.nobody and publication.user_id is None else Author.KNOWN
 
     def _admit(self, topic: str) -> Route:
         route = self.topic_map.admit(topic)
@@ -332,6 +342,12 @@ class Ingress:
         if event.retain:
             self.log.write_retained(event.topic, event).add_done_callback(_note_failure)
         self.hub.deliver_ephemeral(event)
+
+
+def _checked_id(event_id: str) -> str:
+    if not event_id or (not event_id.isprintable() and min(event_id) < " "):  # the log tells namesakes apart by one
+        raise InvalidRequest("the id is empty, or has control characters", hint="use a UUID")
+    return event_id
 
 
 def _note_failure(done: Future[None]) -> None:

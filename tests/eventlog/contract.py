@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from gapless.errors import InvalidRequest, LogUnavailable, Overloaded
-from gapless.event import MqttMessage, Origin, Record
+from gapless.event import Author, MqttMessage, Origin, Record
 from gapless.eventlog import EVERYTHING, EventLog, Retention, Selector, StateKind, StateWrite
 from tests.eventlog.events import answers_of, make_event, make_events, offsets_of, read_all
 
@@ -215,6 +215,41 @@ class IdempotencyContract(LogContract):
         assert answers_of(answers[0]) == [(1, False), (2, False)]
         assert [answers_of(answer)[0] for answer in answers[1:]] == [(1, True)] * 17
         assert offsets_of(bench.heard) == list(range(1, 20))
+
+    async def test_an_id_is_its_authors_own(self, bench: Bench, log: EventLog) -> None:
+        """Two users with one id are two events, also over transactions, and each is known again."""
+        authors = [("7", Author.KNOWN), ("8", Author.KNOWN), (None, Author.KNOWN), (None, Author.NOBODY)]
+        events = [
+            make_event(1, user_id=user, author=author, data=b'{"by":%d}' % number)
+            for number, (user, author) in enumerate(authors)
+        ]
+        assert answers_of(await log.append(events[:2])) == [(1, False), (2, False)]
+        assert answers_of(await log.append(events[2:] + events[:1])) == [(3, False), (4, False), (1, True)]
+        assert answers_of(await log.append(events)) == [(1, True), (2, True), (3, True), (4, True)]
+        [again] = await log.append([make_event(1, user_id="8", author=Author.KNOWN, data=b'"other"')])
+        assert again.record.event == events[1]
+        assert [record.event.id for record in bench.heard] == ["id-00000001"] * 4
+        pages = await read_all(log, EVERYTHING)
+        assert [record.event for page in pages for record in page.records] == events
+
+    async def test_what_is_equal_is_the_same_whoever_brings_it(self, log: EventLog) -> None:
+        await log.append([make_event(1, user_id="7", author=Author.KNOWN)])
+        brought = [
+            make_event(1, author=Author.KNOWN),  # by the link, or a back end
+            make_event(1, user_id="8", author=Author.KNOWN),
+            make_event(1, user_id="8"),  # where there is no policy
+            make_event(1, user_id="8", author=Author.KNOWN, topic="elsewhere"),
+            make_event(1, user_id="8", author=Author.KNOWN, binary=True, topic="elsewhere"),
+        ]
+        assert answers_of(await log.append(brought)) == [(1, True), (1, True), (1, True), (2, False), (2, True)]
+
+    async def test_authors_with_one_id_after_the_first_is_gone(self, bench: Bench, log: EventLog) -> None:
+        one, two = (make_event(1, user_id=user, author=Author.KNOWN, data=user.encode()) for user in "78")
+        await log.append([one, make_event(2)])
+        await log.append([two])
+        await log.trim(now=bench.clock.now + 8 * 86400, keep_after=2)
+        assert log.oldest == 3
+        assert answers_of(await log.append([two, one, one])) == [(3, True), (4, False), (4, True)]
 
     async def test_with_ids_that_do_not_rise(self, log: EventLog) -> None:
         numbers = list(range(200))

@@ -90,7 +90,7 @@ class Gaps:
         self._held: deque[Live] = deque()
         self._beat: tuple[int, int, Mapping[str, int]] | None = None
         self._others: set[str] = set()  # epochs of other gateways on the same broker
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._known: OrderedDict[str, str | None] = OrderedDict()  # and its position
         self._most_held = most_held
         self._most_known = most_known
 
@@ -236,8 +236,19 @@ class Gaps:
         if event.id is None:
             return True
         if event.id in self._known:
-            return False
-        self._known[event.id] = None
+            known = self._known[event.id]
+            if (
+                known is None
+                or event.position is None
+                or known == event.position
+                or not _same_epoch(known, event.position)
+            ):
+                return False  # else both have a place in one log: two users have used one id
+        self._known[event.id] = event.position
         while len(self._known) > self._most_known:
             self._known.popitem(last=False)
         return True
+
+
+def _same_epoch(one: str, other: str) -> bool:
+    return one.partition(":")[0] == other.partition(":")[0]

@@ -6,8 +6,8 @@ Guarantees every implementation gives:
   called, only after the events are on stable storage (or, for the memory log, stored).
 * **One order.** Offsets rise by one per event, without holes. The listener sees every
   event once, in offset order, also when many appends are under way.
-* **Idempotent.** An event whose `id` the log still keeps is not stored again: the answer
-  carries the offset of the first and `duplicate=True`, and the listener is not told.
+* **Idempotent.** An event that the log still keeps (its `id`, and `Event.is_copy_of`) is not stored again: the
+  answer carries the offset of the first and `duplicate=True`, and the listener is not told.
 * **All or nothing.** The events and state writes of one `append` are stored in one
   transaction; several appends may share one (group commit).
 * **Honest reads.** A page whose start lies before the oldest kept event says
@@ -212,7 +212,7 @@ class EventLog(Protocol):
         """
 
     async def find(self, event_id: str) -> Record | None:
-        """The event with this id, where the log keeps it."""
+        """The event with this id, where the log keeps it; the first, where authors have used one id."""
 
     async def trim(self, *, now: float, keep_after: int | None = None) -> Trimmed:
         """Apply the retention. Offsets are never used again, also when nothing is left.

@@ -73,6 +73,7 @@ class MemoryLog:
         self._records: list[Record] = []  # the one with offset n stands at n - trimmed - 1
         self._appended: list[float] = []  # seconds, beside the records, never falling
         self._by_id: dict[str, Record] = {}
+        self._namesakes: dict[str, list[Record]] = {}  # further ones with an id
         self._bytes = 0
         self._state: dict[StateKind, dict[str, bytes]] = {kind: {} for kind in StateKind}
         self._retained: dict[str, Record] = {}
@@ -249,13 +250,18 @@ class MemoryLog:
     def _store(self, event: Event, committed: list[Record]) -> Appended:
         known = self._by_id.get(event.id)
         if known is not None:
-            return Appended(known, duplicate=True)
+            for record in (known, *self._namesakes.get(event.id, ())):
+                if event.is_copy_of(record.event):
+                    return Appended(record, duplicate=True)
         offset = self._trimmed + len(self._records) + 1
         record = Record(event, offset, f"{self._epoch}:{offset}")
         now = self._clock()
         self._records.append(record)
         self._appended.append(max(now, self._appended[-1]) if self._appended else now)
-        self._by_id[event.id] = record
+        if known is None:
+            self._by_id[event.id] = record
+        else:
+            self._namesakes.setdefault(event.id, []).append(record)
         self._bytes += event.size
         if event.retain:
             self._retain(event.topic, record)
@@ -290,12 +296,22 @@ class MemoryLog:
                 continue
             removed += 1
             self._bytes -= record.event.size
-            del self._by_id[record.event.id]
+            self._forget(record.event.id)
         del self._records[:removed], self._appended[:removed]
         self._trimmed += removed
         for topic in [t for t, r in self._retained.items() if _expired(r.event, now)]:
             del self._retained[topic]
         return Trimmed(removed, held)
+
+    def _forget(self, event_id: str) -> None:
+        """The oldest event with the id is gone."""
+        others = self._namesakes.get(event_id)
+        if others is None:
+            del self._by_id[event_id]
+            return
+        self._by_id[event_id] = others.pop(0)
+        if not others:
+            del self._namesakes[event_id]
 
 
 def _expired(event: Event, now: float) -> bool:

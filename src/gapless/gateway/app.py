@@ -86,9 +86,10 @@ class Gateway:
         self.topic_map = topic_map or (load_map(settings.topic_map) if settings.topic_map else crm_map())
         self.log: EventLog = log or _make_log(settings)
         self.hub = Hub(self.log, recent_events=settings.recent_events, recent_bytes=settings.recent_bytes)
-        self.ingress = Ingress(self.log, self.hub, self.topic_map, limits=settings.limits)
         open_to_all = gate is None and settings.auth is None and settings.token is None
         self.gate = gate = gate or _make_gate(settings, self.topic_map, ask)
+        own_ids = not isinstance(gate, DevelopmentGate)  # there, users are what clients say of themselves
+        self.ingress = Ingress(self.log, self.hub, self.topic_map, limits=settings.limits, own_ids=own_ids)
         self.presence = Presence(settings.presence, gate=gate)
         self._announcer = _make_announcer(self, reference=topic_map is None and settings.topic_map is None)
         self.limiter = Limiter(settings.limits)

@@ -78,3 +78,14 @@ def test_what_is_given_back_is_next_and_holds_the_cursor() -> None:
     stage.line.give_back()
     stage.line.give_back()  # nothing is in hand
     assert len(stage.line) == 1
+
+
+def test_two_places_in_one_log_are_two_events_also_with_one_id() -> None:
+    def event(position: str | None) -> ClientEvent:
+        return ClientEvent(id="same", type="t", topic="crm/leads/1/updated", data=None, position=position)
+
+    box = Stage().inbox
+    assert [box.event(event(position)) for position in ("e:1", "e:2", "e:2", None)] == [True, True, False, False]
+    assert not box.event(event("another:1"))  # published anew after the log was lost
+    other = Stage().inbox
+    assert [other.event(event(position)) for position in (None, None, "e:1")] == [True, False, False]

@@ -27,8 +27,9 @@ export class Inbox {
   full = false;
   private at: Position | null = null;
   private readonly hooks: InboxHooks;
-  private ids = new Set<string>();
-  private olderIds = new Set<string>();
+  /** The ids received, and in which epoch each had a position. */
+  private ids = new Map<string, string | null>();
+  private olderIds = new Map<string, string | null>();
   private waiting: InboxItem[] = [];
   private next = 0;
   private running = false;
@@ -54,7 +55,7 @@ export class Inbox {
       this.at = at;
       this.received = event.position;
     }
-    const isNew = this.isNew(event.id);
+    const isNew = this.isNew(event.id, at ? at.epoch : null);
     if (isNew) this.push({ event });
     else if (at) this.push({ moved: event.position as string });
     return isNew;
@@ -97,11 +98,13 @@ export class Inbox {
     return this.waiting.length - this.next;
   }
 
-  private isNew(id: string): boolean {
-    if (this.ids.has(id) || this.olderIds.has(id)) return false;
+  private isNew(id: string, epoch: string | null): boolean {
+    const known = this.ids.get(id) ?? this.olderIds.get(id);
+    // Where both have a place in one log, two users have used one id.
+    if ((this.ids.has(id) || this.olderIds.has(id)) && (epoch === null || known !== epoch)) return false;
     // Two generations: what is forgotten is between one and two times as old as the bound wants.
-    if (this.ids.size >= MOST_IDS) [this.olderIds, this.ids] = [this.ids, new Set()];
-    this.ids.add(id);
+    if (this.ids.size >= MOST_IDS) [this.olderIds, this.ids] = [this.ids, new Map()];
+    this.ids.set(id, epoch);
     return true;
   }
 

@@ -142,8 +142,8 @@ class Inbox:
         self._places: deque[_Place] = deque()
         self._waiting = self._bytes = 0
         self._was_full = False
-        self._ids: set[str] = set()
-        self._older_ids: set[str] = set()
+        self._ids: dict[str, str | None] = {}  # and in which epoch it had a position
+        self._older_ids: dict[str, str | None] = {}
 
     # --- subscriptions
 
@@ -190,7 +190,7 @@ class Inbox:
             if self._at is not None and at.offset <= self._at.offset:
                 return False
             self._at, self.received = at, event.position
-        is_new = event.id is None or self._is_new(event.id)
+        is_new = event.id is None or self._is_new(event.id, None if at is None else at.epoch)
         place = self._place(event.position if at is not None else None)
         if is_new:
             self._hand_out(event, place)
@@ -236,13 +236,14 @@ class Inbox:
         self._places.append(place)
         return place
 
-    def _is_new(self, identity: str) -> bool:
-        if identity in self._ids or identity in self._older_ids:
-            return False
+    def _is_new(self, identity: str, epoch: str | None) -> bool:
+        known = self._ids if identity in self._ids else self._older_ids
+        if identity in known and (epoch is None or known[identity] != epoch):
+            return False  # else both have a place in one log: two users have used one id
         # Two generations: what is forgotten is between one and two times as old as the bound asks for.
         if len(self._ids) >= MOST_IDS:
-            self._older_ids, self._ids = self._ids, set()
-        self._ids.add(identity)
+            self._older_ids, self._ids = self._ids, {}
+        self._ids[identity] = epoch
         return True
 
     # --- for the lines

@@ -12,7 +12,14 @@ import msgspec
 
 from gapless.errors import LogCorrupt, LogError, LogUnavailable
 from gapless.eventlog.encoding import decode_event
-from gapless.eventlog.sqlite.schema import APPLICATION_ID, BLOCK_BITS, SCHEMA_VERSION, connect_reader, wal_path
+from gapless.eventlog.sqlite.schema import (
+    APPLICATION_ID,
+    BLOCK_BITS,
+    SCHEMA_VERSION,
+    connect_reader,
+    is_stored_id,
+    wal_path,
+)
 
 _RESTORE = "restore it from a backup, or move it away to begin a new log; nothing was changed"
 _MOST_PROBLEMS = 20
@@ -83,7 +90,7 @@ def _problems(
         except LogError as error:
             yield f"event {offset}: {error.message}"
             continue
-        if (event.id, event.topic) != (event_id, topic):
+        if event.topic != topic or not is_stored_id(event_id, event.id):
             yield f"event {offset}: its row says {event_id!r} and {topic!r}, its body {event.id!r} and {event.topic!r}"
         for room in event.rooms:
             key = (offset >> BLOCK_BITS, room, offset)

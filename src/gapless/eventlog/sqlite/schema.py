@@ -33,6 +33,9 @@ SCHEMA_VERSION: Final = 1
 #: Offsets of one block share all bits above this many.
 BLOCK_BITS: Final = 12
 
+#: Between an event's id and its offset, in the column `id`, where the id is another author's event's already.
+NAMESAKE: Final = "\x1f"
+
 _PAGE_BYTES = 4096
 #: The write-ahead log is copied into the database whenever it has grown by this many pages.
 _CHECKPOINT_PAGES = 4000
@@ -66,6 +69,13 @@ CREATE TABLE state (
     PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 """
+
+
+def is_stored_id(stored_id: str, event_id: str) -> bool:
+    """Whether the column `id` says so of an event with this id."""
+    return stored_id == event_id or (
+        stored_id.startswith(event_id + NAMESAKE) and stored_id[len(event_id) + 1 :].isdigit()
+    )
 
 
 def wal_path(path: Path) -> Path:

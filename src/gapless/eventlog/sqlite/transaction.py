@@ -20,7 +20,7 @@ from gapless.eventlog.sqlite.jobs import (
     StateJob,
     WriteJob,
 )
-from gapless.eventlog.sqlite.schema import BLOCK_BITS, as_json, pack
+from gapless.eventlog.sqlite.schema import BLOCK_BITS, NAMESAKE, as_json, is_stored_id, pack
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -43,9 +43,11 @@ INSERT OR IGNORE INTO event_rooms (block, room, "offset")
 SELECT offsets.value >> {BLOCK_BITS}, wanted.key, offsets.value
 FROM json_each(?1) AS wanted CROSS JOIN json_each(wanted.value) AS offsets
 """
-_SELECT_KNOWN = """
-SELECT events.id, events."offset", events.body
-FROM json_each(?1) AS wanted CROSS JOIN events ON events.id = wanted.value
+# What is stored under an id, and what authors stored later under the same one (see `stored_id`).
+_SELECT_KNOWN = f"""
+SELECT wanted.value, events.id, events."offset", events.body
+FROM json_each(?1) AS wanted CROSS JOIN events
+    ON events.id BETWEEN wanted.value AND wanted.value || '{NAMESAKE}~'
 """
 _UPSERT_STATE = """
 INSERT OR REPLACE INTO state (kind, key, value)
@@ -95,6 +97,7 @@ class Transaction:
         self._connection = connection
         self._epoch = epoch
         self._known: dict[str, Record] = {}
+        self._namesakes: dict[str, list[Record]] = {}  # further ones with an id
         self._events: list[_Row] = []
         self._rooms: dict[str, list[int]] = {}
         self._retained: dict[str, tuple[Record, bytes] | None] = {}
@@ -188,8 +191,17 @@ class Transaction:
         wanted = [event_id for event_id in ids if event_id <= highest]
         if not wanted:
             return
-        for event_id, offset, body in self._connection.execute(_SELECT_KNOWN, (as_json(wanted),)).fetchall():
-            self._known[event_id] = self._record(decode_event(body), offset)
+        for event_id, stored_id, offset, body in self._connection.execute(_SELECT_KNOWN, (as_json(wanted),)).fetchall():
+            if is_stored_id(stored_id, event_id):
+                self._note(self._record(decode_event(body), offset))
+
+    def _note(self, record: Record) -> bool:
+        """Remember an event by its id; whether it is the first of that id."""
+        event_id = record.event.id
+        first = self._known.setdefault(event_id, record)
+        if first is not record:
+            self._namesakes.setdefault(event_id, []).append(record)
+        return first is record
 
     def _record(self, event: Event, offset: int) -> Record:
         return Record(event, offset, f"{self._epoch}:{offset}")
@@ -199,9 +211,13 @@ class Transaction:
         event_id = event.id
         known = self._known.get(event_id)
         if known is not None:
-            return known, True
+            for one in (known, *self._namesakes.get(event_id, ())):
+                if event.is_copy_of(one.event):
+                    return one, True
         self._head = offset = self._head + 1
-        record = self._known[event_id] = Record(event, offset, f"{self._epoch}:{offset}")
+        record = Record(event, offset, f"{self._epoch}:{offset}")
+        if not self._note(record):
+            event_id = f"{event_id}{NAMESAKE}{offset}"
         self._events.append((offset, event_id, event.topic, self._total, self._appended, body))
         for room in event.rooms:
             offsets = self._rooms.get(room)

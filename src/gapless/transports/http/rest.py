@@ -159,6 +159,7 @@ class RestDoor:
             qos=_qos(document.get("qos")),
             retain=_retain(document.get("retain")),
             user_id=identity.speaker(envelope.user_id),
+            nobody=identity.user_id is None and not identity.service,
             expires=_expires(document.get("expires_in"), self._ingress.clock),
             allow=lambda topic: self._gate.check_publish(identity, topic),
         )

@@ -248,6 +248,7 @@ class Inbound:
             qos=packet.qos,
             retain=packet.retain,
             user_id=self.identity.speaker(envelope.user_id),
+            nobody=self.identity.user_id is None and not self.identity.service,
             expires=expires,
             mqtt=mqtt,
         )

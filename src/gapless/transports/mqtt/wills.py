@@ -158,6 +158,7 @@ class Wills:
             qos=will.qos,
             retain=will.retain,
             user_id=will.user_id,
+            nobody=True,
             expires=expires,
             mqtt=MqttMessage(
                 payload=None if will.payload == envelope.data else will.payload,

@@ -128,6 +128,7 @@ class Publishing:
             qos=_qos(document.get("qos")),
             retain=_retain(document.get("retain")),
             user_id=identity.speaker(envelope.user_id),
+            nobody=identity.user_id is None and not identity.service,
             allow=lambda topic: self._gate.check_publish(identity, topic),
         )
 
