@@ -108,6 +108,14 @@ def test_rooms_of_evicted_events_are_forgotten() -> None:
     assert len(recent._by_room) == 2
 
 
+def test_little_is_kept_of_evicted_events_in_a_room_that_lives_on() -> None:
+    recent = filled(2000, max_events=100)
+    assert len(recent._by_room["a"]) <= 202
+    page = recent.page(Selector(rooms=frozenset("a")), 1950, limit=10)
+    assert page is not None
+    assert [each.offset for each in page.records] == list(range(1951, 1961))
+
+
 @pytest.mark.parametrize("offset", [0, 3, 5, 99])
 def test_events_follow_each_other(offset: int) -> None:
     recent = filled(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from heapq import merge
 
@@ -32,7 +33,7 @@ class RecentEvents:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._records: dict[int, Record] = {}  # by offset; a deque is slow in its middle
-        self._by_room: dict[str, deque[int]] = {}
+        self._by_room: dict[str, list[int]] = {}  # rising offsets; the first may be gone, up to half of them
         self._weights: deque[int] = deque()  # of the records, oldest first
         self._bytes = 0
         self.head = head
@@ -70,7 +71,7 @@ class RecentEvents:
         for room in record.event.rooms:
             offsets = self._by_room.get(room)
             if offsets is None:
-                self._by_room[room] = deque((record.offset,))
+                self._by_room[room] = [record.offset]
             else:
                 offsets.append(record.offset)
         while len(self._records) > 1 and (len(self._records) > self._max_events or self._bytes > self._max_bytes):
@@ -87,7 +88,7 @@ class RecentEvents:
         return self._page_by_scan(selector, after, limit)
 
     def _page_by_room(self, rooms: frozenset[str], after: int, limit: int) -> Page:
-        runs = [run for room in rooms if (run := self._offsets_after(room, after))]
+        runs = [run for room in rooms if (run := self._offsets_after(room, after, limit + 1))]
         records: list[Record] = []
         last = 0
         for offset in runs[0] if len(runs) == 1 else merge(*runs):
@@ -99,17 +100,12 @@ class RecentEvents:
             last = offset
         return Page(records, self.head, complete=True)
 
-    def _offsets_after(self, room: str, after: int) -> list[int]:
+    def _offsets_after(self, room: str, after: int, most: int) -> list[int]:
         offsets = self._by_room.get(room)
         if not offsets or offsets[-1] <= after:
             return []
-        newest_first = []
-        for offset in reversed(offsets):
-            if offset <= after:
-                break
-            newest_first.append(offset)
-        newest_first.reverse()
-        return newest_first
+        first = bisect_right(offsets, after)
+        return offsets[first : first + most]
 
     def _page_by_scan(self, selector: Selector, after: int, limit: int) -> Page:
         records: list[Record] = []
@@ -132,6 +128,7 @@ class RecentEvents:
         self._bytes -= self._weights.popleft()
         for room in record.event.rooms:
             offsets = self._by_room[room]
-            offsets.popleft()
-            if not offsets:
+            if offsets[-1] == record.offset:
                 del self._by_room[room]
+            elif offsets[len(offsets) // 2] == record.offset:  # half of them are gone
+                del offsets[: len(offsets) // 2 + 1]
