@@ -89,7 +89,7 @@ class Running:
     async def line(self) -> str:
         """The next line that it prints; an empty one at its end."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return (await self.process.stdout.readline()).decode()
 
     async def until(self, wanted: str) -> list[str]:
