@@ -19,7 +19,7 @@ export PYTHON
 # What says which packages the SDK needs.
 SDK_MANIFESTS := sdk/package.json sdk/package-lock.json $(wildcard sdk/packages/*/package.json)
 
-.PHONY: help setup setup-test demo test check lint types sdk audit bench lock clean
+.PHONY: help setup setup-test demo test test-all check lint types sdk audit bench lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,10 @@ $(TEST_STAMP): $(RUN_STAMP) requirements/dev.txt tests/js/package.json tests/js/
 demo: setup ## every transport at once: five events, a live table, a page to watch them
 	@$(BIN)/gapless demo
 
-test: setup-test ## the tests
+test: setup-test ## the tests but the long ones
+	@$(BIN)/pytest -n auto --dist worksteal -m "not slow" $(PYTEST_ARGS)
+
+test-all: setup-test ## all tests
 	@$(BIN)/pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: setup-test
@@ -57,7 +60,7 @@ audit: setup-test ## known vulnerabilities in what the locks name
 	@echo "==> audit"
 	@$(BIN)/python scripts/audit.py
 
-check: lint types sdk audit test ## ruff, mypy, the SDK's checks, audit, tests: what continuous integration runs
+check: lint types sdk audit test-all ## ruff, mypy, the SDK's checks, audit, all tests: what continuous integration runs
 
 bench: setup-test ## the figures beside those of the peers, with the machine and the versions
 	@$(BIN)/python -m bench.peers.build

@@ -18,8 +18,9 @@ from gapless.testing import (
 )
 from tests.brokers.rabbitmq import find_rabbitmq
 
-JS = Path(__file__).parent / "js"
-SDK = Path(__file__).parents[1] / "sdk"
+TESTS = Path(__file__).parent
+JS = TESTS / "js"
+SDK = TESTS.parent / "sdk"
 
 
 def _node_with_packages() -> str | None:
@@ -43,6 +44,10 @@ _NEEDS = {
 }
 
 
+# Folders whose tests start browsers, brokers and many processes, or try every case of many: `slow`, all of them.
+_SLOW = frozenset({"brokers", "docs", "examples", "floods", "matrix", "resume", "sdk", "torture"})
+
+
 def pytest_configure() -> None:
     """Programs that tests start must hear Ctrl-C, also where a shell ran the tests in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -62,6 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if find() is None
     }
     for item in items:
+        if _SLOW.intersection(item.path.relative_to(TESTS).parts):
+            item.add_marker(pytest.mark.slow)
         for marker, skip in missing.items():
             if item.get_closest_marker(marker) is not None:
                 item.add_marker(skip)
