@@ -293,6 +293,12 @@ class Client(Sink):
         self._check_opened()
         return self._machine.status
 
+    @property
+    def cursor(self) -> str | None:
+        """The last position up to which everything is handled; None before there is one."""
+        self._check_opened()
+        return self._machine.inbox.cursor
+
     async def changes(self) -> AsyncIterator[Status]:
         """The status now, and after each change; where they come faster than they are taken, the last one."""
         told: Status | None = None
