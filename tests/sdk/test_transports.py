@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlsplit
 
 import pytest
 
+from gapless.config import Settings
 from gapless.gateway import Gateway
+from tests.link.support import stock
 from tests.sdk.hybrid import TRANSPORTS, Hybrids
 
 pytestmark = [pytest.mark.needs_sdk, pytest.mark.asyncio(loop_scope="module")]
@@ -32,6 +35,47 @@ async def test_events_arrive_alike_over_each_transport(gateway: Gateway, hybrids
     assert second["data"] == ["no", "object"]
     assert {m["room"] for m in both} == {ROOM, "user:7"}, "once for each of its rooms"
     assert all(m["data"] == {"bytes": [0, 255]} and m["id"] == published["id"] for m in both)
+
+
+BYTES = {"bytes": [0, 255]}
+PAYLOADS: list[tuple[bytes, object]] = [
+    (b'{"n": 1}', {"leadId": "5", "n": 1}),
+    (b"[1, 2]", [1, 2]),
+    (b"12.5", 12.5),
+    (b"true", True),
+    (b"null", None),
+    (b'"text"', "text"),
+    ("plain té".encode(), {"bytes": list("plain té".encode())}),
+    (b"\x00\xff", BYTES),
+    (b"", None),
+    (b'{"type": "lead:updated", "data": {"n": 2}}', {"leadId": "5", "n": 2}),
+    (b'{"id": "own", "data_base64": "AP8="}', BYTES),
+]
+"""What a stock MQTT client publishes, and what every transport hands to a handler."""
+
+
+async def test_payloads_of_mqtt_clients_arrive_alike(hybrids: Hybrids) -> None:
+    async with Gateway(Settings(port=0, mqtt_port=0, data=None)) as gateway:
+        await payloads_arrive_alike(gateway, hybrids)
+
+
+async def payloads_arrive_alike(gateway: Gateway, hybrids: Hybrids) -> None:
+    clients = [await hybrids.create(gateway.http_url, ROOM, transports=[name]) for name in TRANSPORTS]
+    for client in clients:
+        await client.first("ready")
+    assert gateway.mqtt_url is not None
+    port = urlsplit(gateway.mqtt_url).port
+    assert port is not None
+    async with stock(port) as publisher:
+        for payload, _ in PAYLOADS:
+            await publisher.publish("crm/leads/5/updated", payload)
+    for client in clients:
+        await client.until(lambda client=client: len(client.heard) == len(PAYLOADS))  # type: ignore[misc]
+        await client.do("close")
+    first, *others = ([(m["id"], m["type"], m["position"], m["data"]) for m in client.heard] for client in clients)
+    assert [data for *_, data in first] == [data for _, data in PAYLOADS]
+    assert all(other == first for other in others)
+    assert first[-1][0] == "own"
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
