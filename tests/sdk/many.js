@@ -4,10 +4,11 @@ import { through } from "./links.mjs";
 
 const clients = {};
 
-function begin(name, { links = {}, ...options }) {
+/** `keep: false`: only count, and see that nothing is missing. */
+function begin(name, { links = {}, keep = true, ...options }) {
   const rt = createClient({ ...options, user: name, tabs: false }, { loaders: through(links) });
   const client = {
-    rt, shown: [], gaps: [], errors: [], statuses: [],
+    rt, shown: [], at: [], gaps: [], errors: [], statuses: [], count: 0, wrong: null,
     get over() {
       const { connection, transport } = rt.status.getSnapshot();
       return ["live", "degraded"].includes(connection) ? transport : null;
@@ -20,7 +21,12 @@ function begin(name, { links = {}, ...options }) {
   });
   rt.on("gap", ({ reason }) => client.gaps.push(reason));
   rt.on("error", ({ error }) => client.errors.push(error.code));
-  rt.room("org:global").on("lead:updated", ({ n }) => void client.shown.push(n));
+  rt.room("org:global").on("lead:updated", ({ n }) => {
+    if (n !== client.count++ && !keep) client.wrong ??= `${n} in place of ${client.count - 1}`;
+    if (!keep) return;
+    client.shown.push(n);
+    client.at.push(Date.now());
+  });
   clients[name] = client;
 }
 
@@ -39,4 +45,4 @@ async function end() {
   for (const name of Object.keys(clients)) delete clients[name];
 }
 
-Object.assign(window, { begin, wrong, all, end });
+Object.assign(window, { begin, clients, wrong, all, end });

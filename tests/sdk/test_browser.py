@@ -128,7 +128,7 @@ async def test_a_frozen_page_comes_back_whole(stage: Stage, transport: str) -> N
 async def test_a_page_that_may_keep_nothing(stage: Stage) -> None:
     """Local storage, IndexedDB and locks are forbidden, as in some private windows and in sandboxed frames."""
     tab = stage.tab
-    await tab.open(stage.url() + "&sandboxed")
+    await tab.open(stage.url(tabs="1") + "&sandboxed")
     await tab.until("isWhole")
     assert await tab.run("(() => { try { return typeof localStorage; } catch (error) { return error.name; } })()") == (
         "SecurityError"

@@ -13,13 +13,11 @@ from tests.sdk.hybrid import TRANSPORTS
 from tests.sdk.netns import Namespace, Wire, namespace, why_not
 from tests.sdk.stage import Stage, staged
 
-REASON = why_not()
 pytestmark = [
     pytest.mark.needs_sdk,
     pytest.mark.needs_chromium,
     pytest.mark.timeout(90),
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
 
 BOUNDS = {"open": 1500, "silence": 800, "check": 1000}
@@ -27,6 +25,8 @@ BOUNDS = {"open": 1500, "silence": 800, "check": 1000}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def network() -> AsyncIterator[Namespace]:
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
     async with namespace(wires=2) as network:
         yield network
 

@@ -226,12 +226,20 @@ class HybridClient implements Client, PresenceDoor {
       poke: () => connector.link ?? connector.reconnect(),
       leading: () => void this.outbox.adopt(),
     });
-    this.loaders = this.tabs.wrap(this.loaders);
+    const alone = this.loaders;
+    this.loaders = this.tabs.wrap(alone);
     let before: TransportName | null = null;
     this.store.subscribe(() => {
       if (before !== transport()) this.tabs?.changed((before = transport()));
     });
-    await this.tabs.start();
+    try {
+      await this.tabs.start();
+    } catch {
+      // Locks are forbidden here: each tab for itself.
+      this.tabs.close();
+      this.tabs = null;
+      this.loaders = alone;
+    }
   }
 
   // --- events

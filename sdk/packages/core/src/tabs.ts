@@ -69,12 +69,16 @@ export class Tabs {
     return this.isLeader;
   }
 
-  /** Lead, if nobody does; else wait for that in the background. */
+  /**
+   * Lead, if nobody does; else wait for that in the background.
+   *
+   * @throws DOMException locks are forbidden here, as in a sandboxed frame
+   */
   async start(): Promise<void> {
     // Held as long as this tab lives: how the leader knows.
-    void this.hold(`${this.key}:tab:${this.id}`, {}, () => {});
-    const free = await new Promise<boolean>((resolve) => {
-      this.hold(`${this.key}:lead`, { ifAvailable: true }, (lock) => resolve(lock !== null), () => this.lead()).catch(() => resolve(false));
+    this.hold(`${this.key}:tab:${this.id}`, {}, () => {}).catch(() => {}); // told by the next one
+    const free = await new Promise<boolean>((resolve, reject) => {
+      this.hold(`${this.key}:lead`, { ifAvailable: true }, (lock) => resolve(lock !== null), () => this.lead()).catch(reject);
     });
     if (free || this.ended.signal.aborted) return;
     this.hold(`${this.key}:lead`, { signal: this.ended.signal }, () => {}, () => {
