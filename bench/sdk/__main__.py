@@ -54,7 +54,7 @@ async def _measure(asked: argparse.Namespace, folder: Path) -> str:
     tables = []
     if asked.only in (None, "heap"):
         _say("heap")
-        tables.append(heap_table(await heap.measure(folder / "heap")))
+        tables.append(heap_table(await heap.measure(folder / "heap", progress=_say)))
     if asked.only in (None, "recovery"):
         found = await recovery.measure(folder / "recovery", clients=asked.clients, rounds=asked.rounds, progress=_say)
         tables.append(recovery_table(found))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -27,8 +29,11 @@ _PATIENCE = 120.0
 class Reader(Protocol):
     """A client that counts."""
 
-    async def heap(self, count: int) -> int:
-        """Bytes in use once it has handled so many events."""
+    async def handled(self, count: int) -> None:
+        """Wait until it has handled so many events, each once and in order."""
+
+    async def heap(self) -> int:
+        """Bytes in use after a collection of garbage."""
 
 
 class NodeReader:
@@ -37,12 +42,15 @@ class NodeReader:
     def __init__(self, node: NodeScript) -> None:
         self._node = node
 
-    async def heap(self, count: int) -> int:
-        await self._node.send(count)
+    async def handled(self, count: int) -> None:
+        await self._node.send({"until": count})
         answer = await self._node.next(within=_PATIENCE)
-        if answer.get("count") != count:
+        if answer != {"count": count}:
             raise LoadFailed(f"wanted {count:,} events handled: {answer}")
-        return int(answer["heap"])
+
+    async def heap(self) -> int:
+        await self._node.send({"heap": True})
+        return int((await self._node.next(within=_PATIENCE))["heap"])
 
 
 class PageReader:
@@ -51,11 +59,13 @@ class PageReader:
     def __init__(self, tab: Tab) -> None:
         self._tab = tab
 
-    async def heap(self, count: int) -> int:
+    async def handled(self, count: int) -> None:
         await self._tab.until(f"clients.reader.count >= {count} || clients.reader.wrong")
         counted, wrong = await self._tab.run("[clients.reader.count, clients.reader.wrong]")
         if counted != count or wrong:
             raise LoadFailed(f"wanted {count:,} events handled: {counted:,}, {wrong}")
+
+    async def heap(self) -> int:
         for _ in range(2):  # what finalisers let go is collected the second time
             await self._tab.call("HeapProfiler.collectGarbage")
         return int((await self._tab.call("Runtime.getHeapUsage"))["usedSize"])
@@ -79,40 +89,38 @@ async def in_page(url: str, origin: str, folder: Path) -> AsyncIterator[Reader]:
         yield PageReader(tab)
 
 
-async def measure(folder: Path) -> dict[str, dict[int, int]]:
-    """Heaps in bytes by mark, by where the client ran."""
+async def measure(folder: Path, *, progress: Callable[[str], None]) -> dict[str, dict[int, int]]:
+    """Heaps in bytes by mark, by where the client ran. Both hear the same events at the same time."""
     await bundle(folder)
-    heaps: dict[str, dict[int, int]] = {}
+    config = folder / "heap.toml"
     with served(folder) as origin:
-        config = folder / "heap.toml"
         config.write_text(f'[http]\norigins = ["{origin}"]\n')
-        for place in ("Node", "Chromium"):
-            async with run_gateway("--config", str(config)) as gateway:
-                reading = in_node(gateway.http) if place == "Node" else in_page(gateway.http, origin, folder)
-                async with reading as reader:
-                    heaps[place] = await _feed(gateway.http, reader)
-    return heaps
+        async with (
+            run_gateway("--config", str(config)) as gateway,
+            in_node(gateway.http) as node,
+            in_page(gateway.http, origin, folder) as page,
+        ):
+            return await _feed(gateway.http, {"Node": node, "Chromium": page}, progress)
 
 
-async def _feed(url: str, reader: Reader) -> dict[int, int]:
-    """Publish to each mark, and look at the heap there."""
-    heaps: dict[int, int] = {}
-    published = 0
+async def _feed(url: str, readers: dict[str, Reader], progress: Callable[[str], None]) -> dict[str, dict[int, int]]:
+    """Publish to each mark, and look at the heaps there."""
+    heaps: dict[str, dict[int, int]] = {place: {} for place in readers}
     async with httpx.AsyncClient(timeout=60) as http:
-        for mark in MARKS:
-            while published < mark:
-                until = min(mark, published + _AHEAD)
-                for begin in range(published, until, _BATCH):
-                    events = [
-                        {
-                            "type": "lead:updated",
-                            "data": {"leadId": "1", "n": n, "name": "Ada Lovelace", "stage": "won"},
-                        }
-                        for n in range(begin, min(until, begin + _BATCH))
-                    ]
-                    answer = await http.post(f"{url}/api/events", json=events)
-                    answer.raise_for_status()
-                published = until
-                heap = await reader.heap(published)
-            heaps[mark] = heap
+        for before, mark in itertools.pairwise((0, *MARKS)):
+            for begin in range(before, mark, _AHEAD):
+                published = min(mark, begin + _AHEAD)
+                await _publish(http, url, begin, published)
+                await asyncio.gather(*(reader.handled(published) for reader in readers.values()))
+                progress(f"{published:,} events")
+            for place, reader in readers.items():
+                heaps[place][mark] = await reader.heap()
     return heaps
+
+
+async def _publish(http: httpx.AsyncClient, url: str, begin: int, end: int) -> None:
+    for first in range(begin, end, _BATCH):
+        numbers = range(first, min(end, first + _BATCH))
+        events = [{"type": "lead:updated", "data": {"leadId": "1", "n": n, "name": "Ada Lovelace"}} for n in numbers]
+        answer = await http.post(f"{url}/api/events", json=events)
+        answer.raise_for_status()
