@@ -146,11 +146,11 @@ async def test_says_why_it_is_refused(site: Site, reader: Reader, name: str) -> 
 async def test_mosquitto_clients(site: Site, reader: Reader) -> None:
     session = shell(PAGE, "phone -E")
     assert await reader.shell(session.code) == session.prints
-    start = shell(PAGE, "gapless-start")
     position = await site.position()
-    await site.publish("Acme Corp")
-    out = await reader.shell(start.code, POSITION=position)
-    assert '"name":"Acme Corp"' in out  # the envelope: it came by HTTP
+    await reader.shell(session.code.replace("change-5", "change-7"))
+    for containing in ("updated \\\n  -D subscribe", "$room/"):
+        start = shell(PAGE, containing)
+        assert await reader.shell(start.code, POSITION=position) == start.prints
 
 
 @CURL
