@@ -221,6 +221,16 @@ class Visit:
             self._limiter.refusals[scope, kind] += 1
         return wait
 
+    def ask(self) -> None:
+        """Count a request of the user, which its connection and its address were charged for already.
+
+        Raises:
+            RateLimited: too much came before, as `check` says.
+        """
+        self.check()
+        if self._user is not None:
+            self._user.spend(self._limiter.limits.user, 1, 0, self._limiter.clock())
+
     def leave(self) -> None:
         """It has ended. May be called again."""
         if self.subscriptions:
@@ -300,6 +310,9 @@ class _Free(Visit):
     def spend(self, requests: float, size: float = 0) -> float:
         """See `Visit.spend`."""
         return 0.0
+
+    def ask(self) -> None:
+        """See `Visit.ask`."""
 
     def leave(self) -> None:
         """See `Visit.leave`."""

@@ -163,10 +163,11 @@ class Request:
         return client[0] if client else None
 
     async def identify(self, gate: Gate, *, door: str, token_in_query: bool = False) -> Identity:
-        """Whom the gate lets in.
+        """Whom the gate lets in. It counts as a request of the user.
 
         Raises:
             Unauthorized: the token is absent or wrong.
+            RateLimited: the user asks too much.
         """
         raw = self.raw
         self.identity = await gate.authenticate(
@@ -178,6 +179,7 @@ class Request:
                 connection=peer_of(self.scope),
             )
         )
+        self.visit().ask()
         return self.identity
 
     def visit(self) -> Visit:

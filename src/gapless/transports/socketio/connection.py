@@ -15,7 +15,7 @@ from gapless.transports.lending import SCOPE_KEY
 from gapless.transports.raw_websocket import LendingWebSocket
 from gapless.transports.socketio.outgoing import OutgoingQueue
 from gapless.transports.socketio.packets import decode_engine_packet
-from gapless.transports.socketio.polling import PollingSocket
+from gapless.transports.socketio.polling import PATIENCE, PollingSocket
 
 if TYPE_CHECKING:
     from gapless.transports.socketio.engine import Engine
@@ -26,9 +26,6 @@ UPGRADE_WITHIN = 10.0
 """Seconds that a client may take over the upgrade to WebSocket."""
 HELD_BACK = 64
 """Messages of one client that may wait to be handled before its socket is not read."""
-
-PATIENCE = 60.0
-"""Seconds that a client which sent too much waits at most until it is read again."""
 
 _PONG = "3"
 _LOST = object()

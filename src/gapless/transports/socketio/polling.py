@@ -33,6 +33,9 @@ PROTOCOL = "4"
 BODY_WITHIN = 10.0
 """Seconds within which the body of a POST must come, and one more for each 16 KiB of it."""
 
+PATIENCE = 60.0
+"""Seconds that a client which sent too much waits at most until it is read again."""
+
 TURN = 100
 """Packets of one POST that are handled before others get their turn of the loop."""
 
@@ -126,8 +129,10 @@ class PollingSocket(AsyncSocket):  # type: ignore[misc]
             raise EngineIOError("two POSTs at once")
         self.posted = True
         try:
-            packets = decode_payload(await _read_body(environ, self.server.max_http_buffer_size))
-            await self._receive_all(packets)
+            body = await _read_body(environ, self.server.max_http_buffer_size)
+            if self.visit.limited and (wait := self.visit.spend(0, len(body))):
+                await asyncio.sleep(min(wait, PATIENCE))  # and with it the answer, after which the next may come
+            await self._receive_all(decode_payload(body))
         except (ValueError, EngineIOError) as error:
             await self.close(reason=self.server.reason.TRANSPORT_ERROR)
             if isinstance(error, EngineIOError):
