@@ -71,6 +71,7 @@ async def test_prints_its_version() -> None:
         (["subscribe"], "nothing to subscribe to"),
         (["subscribe", "--topic", "a/#", "--transport", "sse"], "--transport mqtt"),
         (["subscribe", "--topic", "a/#/b"], "#"),
+        (["subscribe", "--topic", "a/#", "--rooms", "a"], "one command for each"),
         (["subscribe", "--rooms", "a", "--url", "mqtt://h"], "--topic"),
         (["subscribe", "--rooms", "a", "--after", "yesterday"], "yesterday"),
         (["subscribe", "--rooms", "a", "--transport", "pigeon"], "pigeon"),
