@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.client import Backoff
+from gapless.client.single import Backoff
 
 
 @given(

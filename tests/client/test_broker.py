@@ -11,19 +11,10 @@ import pytest
 
 import gapless.client.broker
 from gapless.auth import DevelopmentGate
-from gapless.client import (
-    Backoff,
-    ClientEvent,
-    Hole,
-    Outgoing,
-    Reconnecting,
-    Refused,
-    Subscription,
-    Target,
-    follow,
-)
+from gapless.client import ClientEvent
 from gapless.client.broker import BrokerConnection, BrokerOptions
 from gapless.client.rest import RestPublisher
+from gapless.client.single import Backoff, Hole, Outgoing, Reconnecting, Refused, Subscription, Target, follow
 from gapless.envelope import read_envelope
 from gapless.event import Origin
 from gapless.eventlog import Retention

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapless.client import ClientEvent, Hole
+from gapless.client import ClientEvent
 from gapless.client.gaps import Answer, Gaps, Live, Output, Past
+from gapless.client.single import Hole
 from gapless.event import Position
 from gapless.link.chain import Chain
 

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from gapless.client import (
-    Alive,
     ClientEvent,
+)
+from gapless.client.mqtt import MqttConnection, MqttPublisher
+from gapless.client.single import (
+    Alive,
     ConnectionLost,
     Heard,
     Outgoing,
@@ -23,7 +26,6 @@ from gapless.client import (
     Target,
     follow,
 )
-from gapless.client.mqtt import MqttConnection, MqttPublisher
 from gapless.testing import Broker, BrokerConfig, Link, make_certificates, run_broker
 
 pytestmark = pytest.mark.needs_mosquitto

@@ -5,7 +5,8 @@ from typing import Self
 
 import pytest
 
-from gapless.client import Backoff, ConnectionLost, Outgoing, Published, Publisher, Refused, RetryingPublisher
+from gapless.client import Published
+from gapless.client.single import Backoff, ConnectionLost, Outgoing, Publisher, Refused, RetryingPublisher
 
 
 class Door:

@@ -6,8 +6,10 @@ from contextlib import aclosing
 import pytest
 
 from gapless.client import (
-    Backoff,
     ClientEvent,
+)
+from gapless.client.single import (
+    Backoff,
     ConnectionLost,
     Heard,
     Hole,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from gapless.client import ClientEvent, Connection, Heard
+from gapless.client import ClientEvent
+from gapless.client.single import Connection, Heard
 from gapless.demo import Demo
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from gapless.client import ClientEvent, Subscribed, Target, connection_to
+from gapless.client import ClientEvent
 from gapless.client.connect import TRANSPORTS
+from gapless.client.single import Subscribed, Target, connection_to
 from gapless.gateway import Gateway
 from gapless.limits import AddressShares, Rates, Shares
 from gapless.mqtt import Connack, Connect, ProtocolVersion, Puback, Publish, ReasonCode, Suback, encode

@@ -17,9 +17,10 @@ import httpx
 import pytest
 
 from gapless.auth import Credentials, DevelopmentGate, Identity
-from gapless.client import ClientEvent, Target, connection_to, publisher_to
+from gapless.client import ClientEvent
 from gapless.client.connect import TRANSPORTS
 from gapless.client.model import Outgoing, Subscribed
+from gapless.client.single import Target, connection_to, publisher_to
 from gapless.config import Settings, load_settings
 from gapless.errors import ConfigError
 from gapless.gateway import Gateway

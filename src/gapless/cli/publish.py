@@ -18,8 +18,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from gapless.cli.lines import line_batches
 from gapless.cli.output import Output
 from gapless.cli.running import OK, run
-from gapless.client import ConnectionLost, Outgoing, Published, RetryingPublisher, publisher_to
+from gapless.client import Published
 from gapless.client.http import trust
+from gapless.client.single import ConnectionLost, Outgoing, RetryingPublisher, publisher_to
 from gapless.errors import ConfigError, GaplessError, InvalidRequest
 from gapless.event import EventIds
 

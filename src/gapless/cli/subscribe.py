@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from enum import StrEnum
@@ -17,21 +17,10 @@ from rich.markup import escape
 
 from gapless.cli.output import Output
 from gapless.cli.running import FAILED, OK, run
-from gapless.client import (
-    Client,
-    ClientEvent,
-    EventStream,
-    Gap,
-    Hole,
-    Reconnecting,
-    Subscribed,
-    Subscription,
-    Target,
-    TransportName,
-    follow,
-)
+from gapless.client import Client, ClientEvent, Gap, TransportName
 from gapless.client.http import trust
 from gapless.client.hybrid.machine import LADDER
+from gapless.client.single import Hole, Reconnecting, Subscribed, Subscription, Target, follow
 from gapless.errors import ConfigError, GaplessError, InvalidPosition, InvalidTopic
 from gapless.event import Position
 from gapless.mqtt.filters import validate_filter
@@ -213,7 +202,7 @@ class _Printer:
     def done(self) -> bool:
         return self._count is not None and self.printed >= self._count
 
-    async def events(self, events: EventStream) -> None:
+    async def events(self, events: AsyncIterator[ClientEvent | Gap]) -> None:
         async for item in events:
             match item:
                 case Gap():

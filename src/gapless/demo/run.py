@@ -13,6 +13,9 @@ from typing import Self, assert_never
 
 from gapless.client import (
     ClientEvent,
+)
+from gapless.client.mqtt import MqttConnection, MqttPublisher
+from gapless.client.single import (
     Connection,
     Hole,
     Outgoing,
@@ -25,7 +28,6 @@ from gapless.client import (
     follow,
     publisher_to,
 )
-from gapless.client.mqtt import MqttConnection, MqttPublisher
 from gapless.config import Settings
 from gapless.demo.board import Board, Fault, Row
 from gapless.demo.scenario import CLIENTS, ROOMS, Step, scenario

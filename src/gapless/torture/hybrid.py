@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from gapless.client import Client, ClientEvent, ConnectionLost, Gap, Outgoing, Published, Refused, TransportName
+from gapless.client import Client, ClientEvent, Gap, Published, TransportName
 from gapless.client.hybrid.machine import LADDER
+from gapless.client.single import ConnectionLost, Outgoing, Refused
 from gapless.errors import GaplessError
 from gapless.torture.journal import Journal
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import msgspec
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from gapless.client import Backoff, Outgoing, Published, Publisher, Refused, RetryingPublisher
+from gapless.client import Published
 from gapless.client.http import decode_answer, wire_errors
 from gapless.client.mqtt import MqttPublisher
 from gapless.client.rest import RestPublisher
+from gapless.client.single import Backoff, Outgoing, Publisher, Refused, RetryingPublisher
 from gapless.client.socketio import SocketIoPublisher
 from gapless.mqtt import ReasonCode
 from gapless.torture.content import data_of, key_of, topic_of

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from gapless.client import Outgoing, RetryingPublisher
 from gapless.client.rest import RestPublisher
+from gapless.client.single import Outgoing, RetryingPublisher
 from gapless.eventlog import EVERYTHING
 from gapless.eventlog.sqlite import SqliteLog
 from gapless.torture.checker import FaultDone, History, LogRow, Report, check

@@ -23,8 +23,11 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gapless.client import (
-    Backoff,
     ClientEvent,
+)
+from gapless.client.connect import TransportName
+from gapless.client.single import (
+    Backoff,
     Hole,
     Reconnecting,
     Refused,
@@ -34,7 +37,6 @@ from gapless.client import (
     connection_to,
     follow,
 )
-from gapless.client.connect import TransportName
 from gapless.mqtt import room_filter
 from gapless.torture.content import EVERYTHING, filter_of
 from gapless.torture.hybrid import HybridSubscriber

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gapless.client import Bounds, Client, ClientEvent, EventStream, Status, TransportName
+from gapless.client import Bounds, Client, ClientEvent, Status, Subscription, TransportName
 from gapless.client.hybrid import client as client_module
 from gapless.client.hybrid.doors import ListeningDoor
 from gapless.client.hybrid.shell import Shell
@@ -45,7 +45,7 @@ class Application:
     def numbers(self) -> list[Any]:
         return [item.data["n"] if isinstance(item, ClientEvent) else item for item in self.items]
 
-    async def hear(self, events: EventStream) -> None:
+    async def hear(self, events: Subscription) -> None:
         async for item in events:
             self.items.append(item)
             self._changed.set()

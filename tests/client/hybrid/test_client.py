@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gapless.client import Client, ClientEvent, EventStream, NetworkError, TransportName
+from gapless.client import Client, ClientEvent, NetworkError, Subscription, TransportName
 from gapless.errors import InvalidRequest, PayloadTooLarge
 from gapless.testing import Link, free_port, run_gateway
 
 ROOT = Path(__file__).parents[3]
 
 
-async def numbers(stream: EventStream, count: int) -> list[int]:
+async def numbers(stream: Subscription, count: int) -> list[int]:
     found: list[int] = []
     while len(found) < count:
         event = await anext(stream)
