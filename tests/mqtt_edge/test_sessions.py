@@ -499,3 +499,19 @@ async def test_a_log_that_is_away_refuses_connect_and_keeps_the_session() -> Non
         await log.open(node.hub.deliver)
         phone = await resume(node)
         await phone.receive()
+
+
+async def test_a_client_that_comes_and_goes_leaves_one_end_of_its_session_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gapless.transports.mqtt.sessions._OUTDATED", 10)
+    async with running_edge() as node:
+        sessions = node.edge.sessions
+        for _ in range(40):
+            phone, _ = await Client.connect(node.port, "phone", clean=False, expiry=1000)
+            await phone.disconnect()
+            await until(lambda: node.edge.stats.sessions_away == 1)
+            assert len(sessions._due) <= 2 + 10 + 1
+        node.clock.ahead = 2000
+        sessions._on_due()
+        await until(lambda: node.edge.stats.sessions_away == 0)

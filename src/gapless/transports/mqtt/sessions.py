@@ -34,6 +34,7 @@ logger = logging.getLogger("gapless.mqtt")
 FOREVER = 0xFFFFFFFF
 _SESSION = StateKind.MQTT_SESSION
 _NEVER = float("inf")
+_OUTDATED = 1000
 
 
 class Away(msgspec.Struct):
@@ -50,6 +51,11 @@ class Away(msgspec.Struct):
     will_at: float | None = None
     received: set[int] = msgspec.field(default_factory=set)
     shares: tuple[str, ...] = ()
+
+    @property
+    def next_at(self) -> float:
+        """When something is due: its will, or its end."""
+        return self.ends_at if self.will_at is None else min(self.will_at, self.ends_at)
 
 
 class SessionStore:
@@ -386,10 +392,20 @@ class SessionStore:
     # Ends and wills of those away
 
     def _watch(self, client_id: str, away: Away) -> None:
-        when = away.ends_at if away.will_at is None else min(away.will_at, away.ends_at)
+        when = away.next_at
         if when != _NEVER:
             heapq.heappush(self._due, (when, client_id))
+            self._drop_outdated()
             self._arm()
+
+    def _drop_outdated(self) -> None:
+        """Forget the ends of sessions whose clients have come back, once those are most of what is kept.
+
+        Each departure adds one, which would else stay until then: a week, by default.
+        """
+        if len(self._due) > 2 * len(self._away) + _OUTDATED:
+            self._due = [(away.next_at, client_id) for client_id, away in self._away.items() if away.next_at != _NEVER]
+            heapq.heapify(self._due)
 
     def _arm(self) -> None:
         if self._timer is not None:
