@@ -12,12 +12,23 @@ import httpx
 import pytest
 
 from gapless.gateway import Gateway
-from gapless.limits import AddressShares
+from gapless.limits import AddressShares, Rates, Shares
 from gapless.limits.limiter import POLITE
-from gapless.mqtt import Connect, ProtocolVersion, Subscribe, SubscriptionRequest, encode
+from gapless.mqtt import (
+    Auth,
+    Connect,
+    Properties,
+    ProtocolVersion,
+    ReasonCode,
+    Subscribe,
+    SubscriptionRequest,
+    Unsubscribe,
+    encode,
+)
 from gapless.testing import Certificates, make_certificates
 from gapless.transports.http import HttpOptions
 from gapless.transports.mqtt import EdgeOptions
+from gapless.transports.mqtt.access import METHOD
 from gapless.transports.tls import TlsOptions
 from gapless.transports.tls_listener import TlsListener
 from tests.mqtt_edge.support import Client
@@ -106,6 +117,49 @@ async def test_a_subscribe_flood_ends_at_its_share() -> None:
                     answer += await flood.reader.read(4096)
             assert answer.count(b"\x97") == 30
             await healthy(gateway, client, 0)
+
+
+STRAY = {
+    "PUBACK": b"\x40\x02\x77\x77",
+    "PUBREC": b"\x50\x02\x77\x77",
+    "PUBREL": b"\x62\x02\x77\x77",
+    "PUBCOMP": b"\x70\x02\x77\x77",
+}
+MANY = [f"crm/leads/{n}/updated" for n in range(300)]
+UNASKED = {name: packet * 300 for name, packet in STRAY.items()} | {
+    "one SUBSCRIBE": encode(Subscribe(1, [SubscriptionRequest(name) for name in MANY]), V5),
+    "one UNSUBSCRIBE": encode(Unsubscribe(1, MANY), V5),
+}
+
+
+@pytest.mark.parametrize("what", UNASKED)
+async def test_what_costs_as_much_as_a_request_counts_as_one(what: str) -> None:
+    """Acknowledgements of nothing, and each filter of a packet that names many."""
+    few = limits(connection=Rates(requests_per_second=20), user=Shares(requests_per_second=0))
+    async with running(limits=few) as gateway, http(gateway) as client:
+        async with wire(gateway.mqtt_url) as flood:
+            flood.send(CONNECT)
+            await flood.reader.read(4096)
+            connection = gateway.mqtt.connected["flood"]
+            flood.send(UNASKED[what])
+            await until(lambda: connection.output.reading_held)
+            assert gateway.limiter.refusals["connection", "requests_per_second"] >= 1
+            await healthy(gateway, client, 0)
+
+
+async def test_a_fresh_token_counts_as_a_request() -> None:
+    few = limits(connection=Rates(requests_per_second=1))
+    async with running(limits=few) as gateway, wire(gateway.mqtt_url) as flood:
+        method = Properties(authentication_method=METHOD, authentication_data=b"")
+        flood.send(encode(Connect("flood", V5, properties=method), V5))
+        await flood.reader.read(4096)
+        connection = gateway.mqtt.connected["flood"]
+        for _ in range(12):
+            flood.send(encode(Auth(ReasonCode.REAUTHENTICATE, method), V5))
+            await flood.reader.read(4096)
+            if connection.output.reading_held:
+                break
+        assert connection.output.reading_held
 
 
 async def test_giant_payloads_are_refused_before_they_are_read() -> None:

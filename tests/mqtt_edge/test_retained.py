@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from gapless.event import Record
 from gapless.hub import RetainedMessages
-from gapless.mqtt import Properties
+from gapless.mqtt import Properties, ReasonCode, Subscribe, SubscriptionRequest
 from gapless.transports.mqtt.forms import MOST_FORMS
 from tests.mqtt_edge.support import Client, running_edge
 
@@ -51,3 +52,33 @@ async def test_an_event_keeps_few_encodings_however_many_identifiers_there_are()
         record = node.hub.retained.get("a")
         assert record is not None
         assert len(record.forms) <= MOST_FORMS
+
+
+async def test_a_filter_that_one_subscribe_names_often_brings_its_retained_messages_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running_edge() as node:
+        for n in range(3):
+            await node.publish(f"a/{n}", n, retain=True)
+        looked: list[str] = []
+        matching = RetainedMessages.matching
+
+        def count(self: RetainedMessages, pattern: str, *, now: int) -> list[Record]:
+            looked.append(pattern)
+            return matching(self, pattern, now=now)
+
+        monkeypatch.setattr(RetainedMessages, "matching", count)
+        phone, _ = await Client.connect(node.port)
+        suback = await phone.subscribe(*["a/+"] * 500, "a/1", *["a/+"] * 499)
+        assert len(suback.reason_codes) == 1000
+        assert looked == ["a/+", "a/1"]
+        topics = [(await phone.receive()).topic for _ in range(4)]
+        assert sorted(topics) == ["a/0", "a/1", "a/1", "a/2"]
+        await phone.nothing_more()
+
+
+async def test_a_subscribe_that_names_more_filters_than_a_session_may_have_is_refused() -> None:
+    async with running_edge() as node:
+        phone, _ = await Client.connect(node.port)
+        phone.send(Subscribe(1, [SubscriptionRequest(f"a/{n}") for n in range(1001)]))
+        await phone.expect_closed(ReasonCode.QUOTA_EXCEEDED)

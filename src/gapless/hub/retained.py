@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gapless.event import Record
-from gapless.mqtt.filters import matches
+from gapless.mqtt.topic_tree import TopicTree
 
 
 class RetainedMessages:
@@ -15,6 +15,7 @@ class RetainedMessages:
 
     def __init__(self) -> None:
         self._by_topic: dict[str, Record] = {}
+        self._tree: TopicTree[Record] = TopicTree()
         self._by_room: dict[str, dict[str, Record]] = {}  # by topic, too
 
     def __len__(self) -> int:
@@ -26,6 +27,7 @@ class RetainedMessages:
         self._forget(event.topic)
         if event.mqtt_payload != b"":
             self._by_topic[event.topic] = record
+            self._tree.put(event.topic, record)
             for room in event.rooms:
                 self._by_room.setdefault(room, {})[event.topic] = record
 
@@ -39,7 +41,7 @@ class RetainedMessages:
             record = self._by_topic.get(pattern)
             found = [] if record is None else [record]
         else:
-            found = [record for topic, record in self._by_topic.items() if matches(pattern, topic)]
+            found = self._tree.matching(pattern)
         return [record for record in found if not self._drop_if_expired(record, now)]
 
     def in_room(self, room: str, *, now: int) -> list[Record]:
@@ -63,6 +65,7 @@ class RetainedMessages:
         record = self._by_topic.pop(topic, None)
         if record is None:
             return
+        self._tree.remove(topic)
         for room in record.event.rooms:
             topics = self._by_room[room]
             del topics[topic]

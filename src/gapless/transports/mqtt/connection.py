@@ -72,8 +72,8 @@ _CLIENT_ID_BYTES = 1024
 _ACKNOWLEDGEMENT = 0x40
 """The first two bits of PUBACK, PUBREC, PUBREL and PUBCOMP."""
 _PINGRESP = b"\xd0\x00"
-_REQUESTS = (Publish, Subscribe, Unsubscribe, Pingreq)
-"""What counts as a request of the client."""
+_REQUESTS = (Publish, Pingreq, Auth)
+"""What counts as a request of the client; of SUBSCRIBE and UNSUBSCRIBE each filter does."""
 _PATIENCE = 60.0
 """Seconds that a client which sent too much is made to wait at most; one that would wait longer is disconnected."""
 
@@ -162,7 +162,7 @@ class Connection:
         self._connecting = False
         self._early: list[Packet] = []
         self._connect: Connect | None = None
-        self._decoder = Decoder(max_packet_size=edge.max_packet_size)
+        self._decoder = Decoder(max_packet_size=edge.max_packet_size, max_list_items=edge.max_list_items)
         self._loop = asyncio.get_running_loop()
         self._last_heard = self._loop.time()
         self._keep_alive = 0.0
@@ -204,7 +204,7 @@ class Connection:
 
         Only a client that is minutes ahead, as one with many connections may be, is disconnected.
         """
-        wait = self.visit.spend(sum(isinstance(packet, _REQUESTS) for packet in packets), size)
+        wait = self.visit.spend(sum(map(_requests_of, packets)), size)
         if not wait or self.output.closed:
             return
         if wait > _PATIENCE:
@@ -294,13 +294,13 @@ class Connection:
             case Publish():
                 self.inbound.publish(packet)
             case Puback():
-                self.reader.puback(packet.packet_id, packet.reason_code)
+                self._expected(self.reader.puback(packet.packet_id, packet.reason_code))
             case Pubrec():
-                self.reader.pubrec(packet.packet_id, packet.reason_code)
+                self._expected(self.reader.pubrec(packet.packet_id, packet.reason_code))
             case Pubrel():
-                self.inbound.pubrel(packet.packet_id, self.edge.write_durably)
+                self._expected(self.inbound.pubrel(packet.packet_id, self.edge.write_durably))
             case Pubcomp():
-                self.reader.pubcomp(packet.packet_id)
+                self._expected(self.reader.pubcomp(packet.packet_id))
             case Pingreq():
                 self.output.send(_PINGRESP)
             case Subscribe():
@@ -313,6 +313,11 @@ class Connection:
                 reauthenticate(self, packet)
             case _:
                 raise MqttProtocolError(ReasonCode.PROTOCOL_ERROR, f"{type(packet).__name__} goes the other way")
+
+    def _expected(self, known: bool) -> None:
+        """Count an acknowledgement as a request where it answers nothing: else those were free, however many."""
+        if not known:
+            self.visit.spend(1)
 
     def _disconnected(self, packet: Disconnect) -> None:
         session = self.reader.session
@@ -701,6 +706,17 @@ class Connection:
             self.edge.sessions.defer(self.reader)
         else:
             self.edge.sessions.detach(self.reader, will=will)
+
+
+def _requests_of(packet: Packet) -> int:
+    """As how many requests a packet counts. An acknowledgement is none, where it answers anything."""
+    match packet:
+        case Subscribe():
+            return len(packet.subscriptions)
+        case Unsubscribe():
+            return len(packet.filters)
+        case _:
+            return isinstance(packet, _REQUESTS)
 
 
 def effective_expiry(asked: int, longest: int) -> int:

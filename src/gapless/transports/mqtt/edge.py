@@ -33,6 +33,7 @@ from gapless.transports.mqtt.wills import Wills
 _RECALLED = 20_000
 """Events at the log's end in which resent publishes are known again after a restart."""
 _HEADROOM = 64 * 1024
+_LIST_ITEMS = 1000  # filters, or user properties, of one packet: more than any session may have is nobody's need
 
 
 class _Socket(Protocol):
@@ -108,6 +109,7 @@ class MqttEdge:
         self.websocket_app = make_websocket_app(self)
         payload = ingress.limits.payload_bytes + _HEADROOM
         self.max_packet_size = self.options.maximum_packet_size or payload
+        self.max_list_items = max(_LIST_ITEMS, self.options.max_subscriptions)
         self._servers: list[Server] = []
 
     # Life

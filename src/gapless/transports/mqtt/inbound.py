@@ -357,14 +357,14 @@ class Inbound:
 
     # PUBREL
 
-    def pubrel(self, packet_id: int, remove: Callable[[list[StateWrite]], Future[None]]) -> None:
-        """Release a QoS 2 identifier: PUBCOMP goes out once it is removed from the store."""
+    def pubrel(self, packet_id: int, remove: Callable[[list[StateWrite]], Future[None]]) -> bool:
+        """Release a QoS 2 identifier: PUBCOMP goes out once it is removed from the store. False for an unknown one."""
         received = self._session.received
         known = packet_id in received
         received.discard(packet_id)
         if not known or not self._session.persistent:
             self._complete(packet_id, known=known)
-            return
+            return known
 
         def removed(done: Future[None]) -> None:
             if not done.cancelled() and done.exception() is None:
@@ -376,6 +376,7 @@ class Inbound:
 
         key = received_key(self._session.client_id, packet_id)
         remove([StateWrite(StateKind.MQTT_SESSION, key, None)]).add_done_callback(removed)
+        return True
 
     def _complete(self, packet_id: int, *, known: bool) -> None:
         self._open.discard(packet_id)

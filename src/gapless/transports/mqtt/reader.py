@@ -524,35 +524,39 @@ class Reader(Feed):
                 self.wake()
         return at
 
-    def puback(self, packet_id: int, reason: ReasonCode) -> None:
-        """PUBACK; with a failure too the message is done [MQTT-4.4.0-2]."""
+    def puback(self, packet_id: int, reason: ReasonCode) -> bool:
+        """PUBACK; with a failure too the message is done [MQTT-4.4.0-2]. False where none awaits one."""
         sent = self.session.puback(packet_id)
         if sent is not None:
             self._done(sent)
+        return sent is not None
 
-    def pubrec(self, packet_id: int, reason: ReasonCode) -> None:
-        """PUBREC: the message's part is over; PUBREL goes out once that is stored."""
+    def pubrec(self, packet_id: int, reason: ReasonCode) -> bool:
+        """PUBREC: the message's part is over; PUBREL goes out once that is stored. False where none awaits one."""
         if reason.is_failure:
             sent = self.session.refused(packet_id)
             if sent is not None:
                 self._done(sent)
-            return
+            return sent is not None
         sent = self.session.inflight.get(packet_id)
         if not self.session.pubrec(packet_id):
             self.output.send(encode(Pubrel(packet_id, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND), self.version))
-            return
+            return False
         if sent is not None and sent.share is not None:
             self._returned(sent)
-        if not self.persistent:
+        if self.persistent:
+            self._released.append(packet_id)
+        else:
             self.output.send(encode(Pubrel(packet_id), self.version))
-            return
-        self._released.append(packet_id)
+        return True
 
-    def pubcomp(self, packet_id: int) -> None:
-        """PUBCOMP."""
-        if self.session.pubcomp(packet_id):
+    def pubcomp(self, packet_id: int) -> bool:
+        """PUBCOMP. False where none awaits one."""
+        known = self.session.pubcomp(packet_id)
+        if known:
             self._more_quota()
             self._touch()
+        return known
 
     def end_of_batch(self) -> None:
         """The packets of one read are done: store what they changed, and feed on."""

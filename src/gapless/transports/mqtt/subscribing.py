@@ -91,7 +91,7 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
         identifier = packet.properties.subscription_identifiers[0]
     codes = []
     refusals: list[str] = []
-    retained: list[tuple[Subscription, list[Record]]] = []
+    retained: dict[str, list[Record]] = {}  # of a filter that is named twice, once
     position = reader.where
     place = hub.head if wish.start is None else wish.start
     begins: int | None = None
@@ -113,9 +113,7 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
         if not subscription.shared:
             replaced = wish.start is None and request.filter in reader.session.subscriptions
             begins = min(place if begins is None else begins, reader.where if replaced else place)
-        position, records = _add(connection, subscription, request, position, history=wish.start is not None)
-        if records is not None:
-            retained.append((reader.session.subscriptions[request.filter], records))
+        position = _add(connection, subscription, request, position, retained, history=wish.start is not None)
     granted_filters = [
         request.filter for request, code in zip(packet.subscriptions, codes, strict=True) if not code.is_failure
     ]
@@ -131,9 +129,11 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
     if wish.hole is not None and INCOMPLETE.encode() not in suback and reader.session.hole is None:
         reader.session.hole = wish.hole  # told with the next PUBLISH instead
 
+    batches = [(reader.session.subscriptions[filter_], records) for filter_, records in retained.items()]
+
     def granted() -> None:
         _answer(connection, suback)
-        for subscription, records in retained:
+        for subscription, records in batches:
             reader.add_retained(subscription, records, place=place)
 
     _store_then(connection, granted)
@@ -223,17 +223,26 @@ def _check_room(connection: Connection, filter_: str, plain: str) -> None:
 
 
 def _add(
-    connection: Connection, subscription: Subscription, request: SubscriptionRequest, position: int, *, history: bool
-) -> tuple[int, list[Record] | None]:
-    """Add one; gives the position to go on from, and the retained messages to be sent."""
+    connection: Connection,
+    subscription: Subscription,
+    request: SubscriptionRequest,
+    position: int,
+    retained: dict[str, list[Record]],
+    *,
+    history: bool,
+) -> int:
+    """Add one, and the retained messages to be sent for it; gives the position to go on from."""
     edge, reader = connection.edge, connection.reader
     session = reader.session
     new = subscription.filter not in session.subscriptions
-    records: list[Record] | None = None
     if not subscription.shared and (request.retain_handling == 0 or (request.retain_handling == 1 and new)):
-        records = [
-            record for record in reader.retained_of(subscription) if not history or record.offset <= subscription.since
-        ]
+        records = retained.get(request.filter)
+        if records is None:
+            records = retained[request.filter] = [
+                record
+                for record in reader.retained_of(subscription)
+                if not history or record.offset <= subscription.since
+            ]
         subscription = msgspec.structs.replace(subscription, retained_due=bool(records))
     position = session.subscribe(subscription, position=position, history=history)
     if subscription.shared:
@@ -245,7 +254,7 @@ def _add(
             reader.groups += (group,)
     else:
         edge.fanout.add(reader, session.subscriptions[subscription.filter])
-    return position, records
+    return position
 
 
 def unsubscribe(connection: Connection, packet: Unsubscribe) -> None:
