@@ -303,7 +303,17 @@ class HybridClient implements Client, PresenceDoor {
     if (signal === "online" || signal === "visible") this.outbox.wake();
   }
 
+  private unkept: string | null = null;
+
+  /** At the end of this step: a page of 500 events is one write, and no reload comes between. */
   private keepCursor(position: string): void {
+    if (this.unkept === null) queueMicrotask(() => this.writeCursor());
+    this.unkept = position;
+  }
+
+  private writeCursor(): void {
+    const position = this.unkept as string;
+    this.unkept = null;
     const { storage, tabStorage } = this.platform;
     this.keep(tabStorage, this.key, position);
     // Of several tabs the leading one keeps the user's.

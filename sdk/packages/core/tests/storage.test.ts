@@ -57,6 +57,22 @@ for (const [about, platform] of Object.entries(cases)) {
   });
 }
 
+test("what is received in one step is one write of the cursor", async () => {
+  const kept: string[] = [];
+  const storage = { ...memoryStorage(), setItem: (_: string, value: string) => void kept.push(value) };
+  const { client, clock, gateway, heard } = begin({ platform: { storage } });
+  await clock.advance(0);
+  gateway.set("http", "refuse");
+  gateway.cut(["socketio"]);
+  for (let n = 0; n < 300; n++) gateway.append(`a${n}`);
+  kept.length = 0;
+  gateway.set("http", "up");
+  await clock.advance(31_000);
+  assert.equal(heard.length, 300);
+  assert.deepEqual(kept, [gateway.head]);
+  await client.close();
+});
+
 test("what is full for the tab is still kept for the user", async () => {
   const storage = memoryStorage();
   const { client, clock, gateway } = begin({ user: "ana", platform: { storage, tabStorage: { ...memoryStorage(), setItem: () => { throw full(); } } } });
