@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import runpy
 from pathlib import Path
 
 import pytest
 
 from gapless.client import Client, ClientEvent, NetworkError, Subscription, TransportName
+from gapless.config import Settings
 from gapless.errors import InvalidRequest, PayloadTooLarge
+from gapless.gateway import Gateway
 from gapless.testing import Link, free_port, run_gateway
 
 ROOT = Path(__file__).parents[3]
@@ -85,10 +88,17 @@ async def test_nothing_listens_there() -> None:
 
 
 async def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    block = (ROOT / "docs" / "clients" / "python.md").read_text().split("```python\n")[1].split("```")[0]
+    text = (ROOT / "docs" / "clients" / "python.md").read_text()
+    blocks = [rest.split("```")[0] for rest in text.split("```python\n")[1:]]
     script = tmp_path / "guide.py"
-    script.write_text(block)
     monkeypatch.chdir(tmp_path)
-    async with run_gateway() as gateway, asyncio.timeout(30):
-        await runpy.run_path(str(script))["main"](gateway.http)
-    assert "lead:updated" in capsys.readouterr().out
+    async with Gateway(Settings(port=0, mqtt_port=None, data=None)) as gateway, asyncio.timeout(30):
+        for block in blocks:
+            script.write_text(block)
+            main = runpy.run_path(str(script))["main"]
+            await (
+                main(gateway.http_url)
+                if inspect.iscoroutinefunction(main)
+                else asyncio.to_thread(main, gateway.http_url)
+            )
+    assert capsys.readouterr().out.count("lead:updated {'leadId': '123', 'name': 'Acme Corp'}") == len(blocks) == 2
