@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 
+from gapless.auth import Identity
 from gapless.gateway import Gateway
 from gapless.limits import AddressShares, Rates, Shares
 from gapless.limits.limiter import POLITE
@@ -31,6 +32,7 @@ from gapless.transports.mqtt import EdgeOptions
 from gapless.transports.mqtt.access import METHOD
 from gapless.transports.tls import TlsOptions
 from gapless.transports.tls_listener import TlsListener
+from tests.gates import TableGate
 from tests.mqtt_edge.support import Client
 from tests.security.site import Wire, http, limits, port, running, until, upgrade, wire
 
@@ -145,6 +147,30 @@ async def test_what_costs_as_much_as_a_request_counts_as_one(what: str) -> None:
             await until(lambda: connection.output.reading_held)
             assert gateway.limiter.refusals["connection", "requests_per_second"] >= 1
             await healthy(gateway, client, 0)
+
+
+async def test_a_denied_filter_counts_as_ten_and_is_denied_once() -> None:
+    gate = TableGate()
+    gate.hears["eve"].add("mine")
+    few = limits(connection=Rates(requests_per_second=20), user=Shares(requests_per_second=0))
+    async with running(gate=gate, limits=few) as gateway, wire(gateway.mqtt_url) as flood:
+        flood.send(encode(Connect("flood", V5, password=b"eve"), V5))
+        await flood.reader.read(4096)
+        connection = next(iter(gateway.mqtt.connected.values()))
+        checked: list[str] = []
+        check = gate.check_subscribe_filter
+
+        def count(identity: Identity, topic_filter: str) -> None:
+            checked.append(topic_filter)
+            check(identity, topic_filter)
+
+        gate.check_subscribe_filter = count  # type: ignore[method-assign]
+        names = ["mine", *(f"yours/{n}" for n in range(30)), "yours/1"]
+        flood.send(encode(Subscribe(1, [SubscriptionRequest(name) for name in names]), V5))
+        answer = await flood.reader.read(4096)
+        assert answer.count(b"\x87") == 31
+        assert checked == names[:-1]  # each once: a denial is counted and audited once
+        assert connection.output.reading_held
 
 
 async def test_a_fresh_token_counts_as_a_request() -> None:

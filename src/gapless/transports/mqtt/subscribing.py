@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from gapless.errors import GaplessError, InvalidPosition, InvalidTopic, NotDecided, RateLimited, UnknownRoom
+from gapless.errors import Forbidden, GaplessError, InvalidPosition, InvalidTopic, NotDecided, RateLimited, UnknownRoom
 from gapless.event import Position, Record
 from gapless.mqtt import (
     Properties,
@@ -40,6 +40,10 @@ POSITION = "gapless-position"
 filters match; what comes later is delivered. From here it can go on elsewhere, also where it
 heard nothing. Absent where that is not known: shared subscriptions, and while messages of an
 earlier connection are still to be sent again."""
+
+
+DENIAL = 10
+"""As how many requests a filter counts that is denied: the gate looks at all that it covers, and keeps nothing."""
 
 
 class _Wish(NamedTuple):
@@ -75,10 +79,13 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
         NotDecided: the application must be asked about a filter first; nothing was done.
     """
     reader, hub = connection.reader, connection.edge.hub
+    denied: set[str] | None = None
     if not connection.inbound.final:
-        filters = [heard_by(request.filter) for request in packet.subscriptions]
-        if review_filters(connection.edge.gate, connection.identity, filters).undecided:
+        filters = dict.fromkeys(heard_by(request.filter) for request in packet.subscriptions)
+        verdict = review_filters(connection.edge.gate, connection.identity, filters)
+        if verdict.undecided:
             raise NotDecided("the application is to be asked first")
+        denied = set(verdict.denied)
     try:
         wish = _wish(connection, packet.properties)
     except InvalidPosition as error:
@@ -96,7 +103,7 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
     place = hub.head if wish.start is None else wish.start
     begins: int | None = None
     for request in packet.subscriptions:
-        code, refusal = _check(connection, request)
+        code, refusal = _check(connection, request, denied)
         codes.append(code)
         if code.is_failure:
             refusals += [refusal] if refusal else []
@@ -114,6 +121,7 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
             replaced = wish.start is None and request.filter in reader.session.subscriptions
             begins = min(place if begins is None else begins, reader.where if replaced else place)
         position = _add(connection, subscription, request, position, retained, history=wish.start is not None)
+    connection.visit.spend(DENIAL * codes.count(ReasonCode.NOT_AUTHORIZED))
     granted_filters = [
         request.filter for request, code in zip(packet.subscriptions, codes, strict=True) if not code.is_failure
     ]
@@ -178,8 +186,8 @@ def _wish(connection: Connection, properties: Properties | None) -> _Wish:
     return _Wish(wants_bare(properties), max(cursor.position, oldest), asked)
 
 
-def _check(connection: Connection, request: SubscriptionRequest) -> tuple[ReasonCode, str]:
-    """What is granted; where that is nothing, perhaps why."""
+def _check(connection: Connection, request: SubscriptionRequest, denied: set[str] | None) -> tuple[ReasonCode, str]:
+    """What is granted; where that is nothing, perhaps why. The gate is asked where `denied` does not tell all."""
     options = connection.edge.options
     subscriptions = connection.reader.session.subscriptions
     plain = heard_by(request.filter)
@@ -188,7 +196,10 @@ def _check(connection: Connection, request: SubscriptionRequest) -> tuple[Reason
             _check_room(connection, request.filter, plain)
         else:
             validate_filter(plain, max_levels=options.topic_levels, max_bytes=options.topic_bytes)
-        check_hear(connection.edge.gate, connection.identity, plain)
+        if denied is None:
+            check_hear(connection.edge.gate, connection.identity, plain)
+        elif plain in denied:
+            raise Forbidden("it was denied")
     except _NotSupported as error:
         return error.reason, str(error)
     except InvalidTopic:
