@@ -23,6 +23,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
 
@@ -56,6 +57,10 @@ class Receiver(WriterEvents, Protocol):
 
     def message(self, data: str | bytes) -> None:
         """A whole message: text or binary."""
+
+
+_UNREAD_PONGS = 64 << 10
+"""Bytes that may wait for a client before its pings are not answered any more."""
 
 
 class _Nothing:
@@ -144,6 +149,22 @@ class LendingWebSocket(Lending, WebSocketsSansIOProtocol):
             self.scope = self.request = self.response = _NOTHING
         elif self.close_timer is None:
             self.transport.close()
+
+    def handle_cont(self, event: Frame) -> None:
+        """A further piece. All go into one buffer: a message may have any number of them, empty ones too."""
+        whole: bytes | bytearray = self.frames[0]
+        if not isinstance(whole, bytearray):
+            whole = bytearray(whole)
+            self.frames = [whole]  # type: ignore[list-item]
+        whole += event.data
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def handle_ping(self) -> None:
+        """Answered by a pong, unless the client does not read those before it (RFC 6455 §5.5.3 lets us)."""
+        pong = b"".join(self.conn.data_to_send())
+        if self.transport.get_write_buffer_size() < _UNREAD_PONGS:
+            self.transport.write(pong)
 
     def send_receive_event_to_app(self) -> None:
         """See uvicorn: a message is whole."""
