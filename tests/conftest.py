@@ -44,8 +44,28 @@ _NEEDS = {
 }
 
 
-# Folders whose tests start browsers, brokers and many processes, or try every case of many: `slow`, all of them.
-_SLOW = frozenset({"brokers", "docs", "examples", "floods", "matrix", "resume", "sdk", "torture"})
+# Folders and files whose tests start browsers, brokers and many processes, or try every case of many: `slow`, all of
+# them. What is left takes less than three minutes on two cores; `pytest --durations=0` says where it goes.
+_SLOW = (
+    "brokers/",
+    "cli/test_access.py",
+    "cli/test_gateway.py",
+    "cli/test_restarts.py",
+    "client/hybrid/test_faults.py",
+    "docs/",
+    "examples/",
+    "floods/",
+    "gateway/test_qos2.py",
+    "link/test_check.py",
+    "link/test_reconnect.py",
+    "matrix/",
+    "mqtt/test_roundtrip.py",
+    "mqtt_edge/test_long_away.py",
+    "resume/",
+    "sdk/",
+    "security/",
+    "torture/",
+)
 
 
 def pytest_configure() -> None:
@@ -67,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if find() is None
     }
     for item in items:
-        if _SLOW.intersection(item.path.relative_to(TESTS).parts):
+        if item.path.relative_to(TESTS).as_posix().startswith(_SLOW):
             item.add_marker(pytest.mark.slow)
         for marker, skip in missing.items():
             if item.get_closest_marker(marker) is not None:

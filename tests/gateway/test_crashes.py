@@ -133,6 +133,7 @@ async def resident_bytes(gateway: Gateway) -> int:
     return int(status.split()[1]) * 4096
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the process's memory from /proc")
 async def test_a_hundred_thousand_messages_wait_for_a_client_that_is_away(tmp_path: Path) -> None:

@@ -72,10 +72,10 @@ async def lose_all_in_turn(client: Hybrid, ladder: tuple[str, ...], fault: Fault
             client.links[name].blackhole()
     said = len(client.messages) - 1  # a cut may have been told already
     await client.until(lambda: any(m["is"] == "status" and m["transport"] is None for m in client.messages[said:]))
+    said = len(client.messages)  # the first way that is back may be taken before the last one is
     for link in client.links.values():
         await link.cut()  # a network that has forgotten its connections meanwhile
         link.restore()
-    said = len(client.messages)
     await client.connected(after=said)
     heard = len(client.heard)
     await client.until(lambda: len(client.heard) >= heard + 5)

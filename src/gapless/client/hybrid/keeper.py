@@ -19,7 +19,7 @@ class Keeper:
     """A store, for the event loop.
 
     Args:
-        failed: called with the first failure, and with the first after a success.
+        failed: called with the first failure, and with the first after something was added.
     """
 
     def __init__(self, store: Store, failed: Callable[[StorageFailed], None]) -> None:
@@ -89,13 +89,13 @@ class Keeper:
                     if kept is not None and not kept.done():
                         kept.set_result(ok)
                 if gone:
-                    await self._try(partial(self._store.forget, gone))
+                    await self._try(partial(self._store.forget, gone), adds=False)
                 if cursor is not None:
                     await self._try(partial(self._store.keep_cursor, cursor))
         finally:
             self._writing = None
 
-    async def _try(self, call: Callable[[], None]) -> bool:
+    async def _try(self, call: Callable[[], None], *, adds: bool = True) -> bool:
         try:
             await self._in_thread(call)
         except StorageFailed as error:
@@ -103,7 +103,8 @@ class Keeper:
                 self._failed(error)
             self._is_broken = True
             return False
-        self._is_broken = False
+        if adds:  # what takes away works on a full disk too, and says nothing of it
+            self._is_broken = False
         return True
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
