@@ -7,17 +7,20 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+from starlette.applications import Starlette
+
 from gapless.auth import AuthOptions, DevelopmentGate, Gate, Identity, PolicyGate
 from gapless.envelope import Envelope
 from gapless.event import Origin
 from gapless.eventlog import MemoryLog
+from gapless.gateway.http_server import HttpServer
 from gapless.hub import Hub
 from gapless.ingress import Ingress, Publication
+from gapless.limits import Limiter, Limits, Networks
 from gapless.mqtt import Connect, ProtocolVersion, Subscribe, SubscriptionRequest, encode, encode_publish
 from gapless.topicmap import crm_map
-from gapless.transports.http import HttpDoors
+from gapless.transports.http import Front, HttpDoors, HttpOptions
 from gapless.transports.http.request import Request
-from gapless.transports.lending import SCOPE_KEY
 from gapless.transports.mqtt import MqttEdge
 from gapless.transports.mqtt.tcp import TcpProtocol
 from gapless.transports.raw_http import LendingHttp
@@ -322,33 +325,26 @@ class SseReaders(HttpScenario):
             self.writes += 1
 
 
-class Lent(LendingHttp):
-    """A connection on which each request has come whole, as most do."""
-
-    def __init__(self) -> None:
-        self.client = ("127.0.0.1", 50_000)
-        self.transport: Any = asyncio.Transport()
-        self.cycle: Any = SimpleNamespace(scope=None, more_body=False, disconnected=False)
-
-
 class RestPublisher(HttpScenario):
-    """`POST /api/events` of one event, from the request to its answer."""
+    """`POST /api/events` of one event, from its bytes to those of the answer, on a connection that is kept."""
 
     body = b'{"type":"lead:updated","topic":"%b","data":%b}' % (TOPIC.encode(), DATA)
+    head = (
+        b"POST /api/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
 
     async def open(self, readers: int) -> None:
-        self.lent = Lent()
+        limiter = Limiter(Limits())
+        app = Front(self.doors.before(Starlette()), options=HttpOptions(), limiter=limiter, only_local=True)
+        server = HttpServer(app, largest_message=1 << 20, limiter=limiter, proxies=Networks(()))
+        self.sock = CountingSocket(self)
+        self.http = LendingHttp(config=server.config, server_state=server.server_state, app_state={})
+        self.http.connection_made(cast(asyncio.Transport, self.sock))
+        self.request = self.head % len(self.body) + self.body
 
     async def event(self) -> None:
-        scope = self.scope("POST", "/api/events")
-        self.lent.cycle.scope = scope
-        scope["extensions"] = {SCOPE_KEY: self.lent}
-        request = Request(scope, self.receive, self.send)
-        await self.doors.rest.publish(request)
-
-    async def receive(self) -> dict[str, Any]:
-        return {"type": "http.request", "body": self.body, "more_body": False}
-
-    async def send(self, message: Any) -> None:
-        if message["type"] == "http.response.body":
-            self.writes += 1
+        due = self.writes + 1
+        self.http.data_received(self.request)
+        while self.writes < due:
+            await asyncio.sleep(0)
+        assert self.sock.last.startswith(b"HTTP/1.1 201")

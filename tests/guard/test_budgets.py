@@ -19,7 +19,7 @@ BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     # scenario: (one more delivery, an event besides its deliveries)
     scenarios.Middle: (NOTHING, Budget(calls=140, blocks=10)),
     scenarios.Burst: (NOTHING, Budget(calls=560, blocks=80)),
-    scenarios.RestPublisher: (NOTHING, Budget(calls=229, writes=1, blocks=14)),
+    scenarios.RestPublisher: (NOTHING, Budget(calls=405, writes=1, blocks=16)),
     scenarios.MqttPublisher: (Budget(calls=106, blocks=13), Budget(calls=108, writes=1, blocks=10)),
     scenarios.RuledMqttPublisher: (Budget(calls=112, blocks=13), Budget(calls=108, writes=1, blocks=10)),
     scenarios.SocketIoPublisher: (Budget(calls=114, blocks=12), Budget(calls=97, writes=1, blocks=6)),

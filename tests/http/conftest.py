@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 
 from gapless.auth import DevelopmentGate, Gate
 from gapless.envelope import read_envelope
 from gapless.event import Origin
 from gapless.eventlog.memory import MemoryLog
+from gapless.gateway.http_server import HttpServer
 from gapless.hub import Hub
 from gapless.ingress import Accepted, Ingress, Publication
-from gapless.limits import Limiter, Limits
+from gapless.limits import Limiter, Limits, Networks
 from gapless.topicmap import TopicMap, crm_map
 from gapless.transports.http import Front, HttpDoors, HttpOptions
 
@@ -57,10 +56,8 @@ class Site:
             options=options,
             **doors,
         )
-        app = Starlette()
-        self.doors.mount(app)
         self.limiter = Limiter(limits)
-        self.app = Front(app, options=options, limiter=self.limiter)
+        self.app = Front(self.doors.before(Starlette()), options=options, limiter=self.limiter)
         self.url = ""
         self.port = 0
 
@@ -84,8 +81,7 @@ async def running(site: Site) -> AsyncIterator[Site]:
     listener = socket.create_server(("127.0.0.1", 0))
     site.port = listener.getsockname()[1]
     site.url = f"http://127.0.0.1:{site.port}"
-    config = uvicorn.Config(site.app, lifespan="off", log_config=None, http="httptools", timeout_graceful_shutdown=5)
-    server = _Server(config)
+    server = HttpServer(site.app, largest_message=1 << 20, limiter=site.limiter, proxies=Networks(()))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     await server.listening.wait()
     try:
@@ -96,20 +92,6 @@ async def running(site: Site) -> AsyncIterator[Site]:
         server.should_exit = True
         await serving
         await site.log.close()
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
 
 
 @pytest.fixture

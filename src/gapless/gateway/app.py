@@ -19,6 +19,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp
 
 from gapless.auth import Ask, DevelopmentGate, Gate, PolicyGate
 from gapless.brokers import BROKER_PATH, BrokerAccess
@@ -120,16 +121,15 @@ class Gateway:
         self._mqtts_port: int | None = None
         self._http_port = 0
 
-    def _make_app(self) -> Starlette:
+    def _make_app(self) -> ASGIApp:
         app = Starlette()
-        self.http.mount(app)
         app.mount(self.settings.socketio.path, self.socketio.app)
         if self.brokers is not None and self.brokers.door is not None:
             app.mount(BROKER_PATH, self.brokers.door)
         mqtt = WebSocketRoute("/mqtt", self.mqtt.websocket_app)
         mqtt.app = self.mqtt.websocket_app  # an ASGI application: Starlette takes any function for a handler
         app.router.routes.append(mqtt)  # a mount would want "/mqtt/", which no MQTT client asks for
-        return app
+        return self.http.before(app)
 
     # --- life
 

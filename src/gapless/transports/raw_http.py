@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gapless.errors import GaplessError, InvalidRequest, RateLimited
 from gapless.limits import FREE, Limiter, Networks
@@ -117,6 +117,39 @@ class LendingHttp(Lending, HttpToolsProtocol):
         protocol: Any = self.transport.get_protocol()
         if isinstance(protocol, LendingWebSocket):
             protocol.visit, self.visit = self.visit, FREE
+
+    def answer(self, send: object, status: int, head: bytes, body: bytes) -> bool:
+        """Answer a request in one write, as uvicorn would with a call of `send` for the head and one for the body.
+
+        Args:
+            send: what the application was given to answer the request with.
+            head: header lines, each with its end; without the length.
+
+        Returns:
+            False where nothing was done, because uvicorn or what is between has to do more.
+        """
+        cycle: Any = self.cycle
+        if (
+            getattr(send, "__self__", self) != cycle  # another request's, or somebody between adds something
+            or cycle.response_started
+            or cycle.disconnected
+            or cycle.access_log
+            or self.flow.write_paused
+            or cycle.scope["method"] == "HEAD"
+        ):
+            return False
+        standing = b"".join([b"%b: %b\r\n" % line for line in cycle.default_headers])
+        close = b"" if cycle.keep_alive else b"connection: close\r\n"
+        self.transport.write(
+            b"%b%b%bcontent-length: %d\r\n%b\r\n%b" % (STATUS_LINE[status], standing, head, len(body), close, body)
+        )
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def too_late(self) -> None:
         """See `Late`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gapless.auth import Gate
 from gapless.brokers.offer import BrokerDesk
@@ -39,6 +39,9 @@ class HttpDoors:
         offers: the other transports there are, asked at each `/api/connect`.
         samples: what the gateway's other parts count, asked at each `/metrics`.
         broker: hands out credentials for an external broker at `/api/connect`.
+
+    Attributes:
+        paths: who serves which.
     """
 
     def __init__(
@@ -83,12 +86,18 @@ class HttpDoors:
         self._admin = AdminDoor(gate)
         self._pages = Pages()
         self._openapi = encode(openapi_document(ingress.limits, options))
-        self.routes = self._make_routes()
+        self.paths = self._make_paths()
 
-    def mount(self, app: Starlette) -> None:
-        """Add the routes to an application, and answer its unknown paths in our form."""
-        app.router.routes.extend(self.routes)
+    def before(self, app: Starlette) -> ASGIApp:
+        """An application that serves the doors' paths itself, and leaves others to `app`; unknown ones in our form."""
         app.router.default = not_found
+        paths = self.paths
+
+        async def doors(scope: Scope, receive: Receive, send: Send) -> None:
+            endpoint = paths.get(scope["path"]) if scope["type"] == "http" else None
+            await (endpoint or app)(scope, receive, send)
+
+        return doors
 
     async def start(self) -> None:
         """Register the fan-outs on the hub, which must have been started."""
@@ -105,33 +114,33 @@ class HttpDoors:
         for fanout in self.fanouts:
             self._hub.remove(fanout)
 
-    def _make_routes(self) -> list[Route]:
-        routes = [
-            self._route("/api/events", {"GET": self.polling.poll, "POST": self.rest.publish}, head=False),
-            self._route("/api/stream", {"GET": self.sse.stream}, head=False),
-            self._route("/api/connect", {"GET": self._connect.connect}),
-            self._route("/api/presence", {"GET": self._presence.presence}),
-            self._route("/healthz", {"GET": self.health.healthz}),
-            self._route("/readyz", {"GET": self.health.readyz}),
-            self._route("/metrics", {"GET": self._metrics.metrics}),
-            self._route("/api/admin/revocations", {"GET": self._admin.list, "POST": self._admin.revoke}),
-            self._route("/api/admin/recheck", {"POST": self._admin.recheck}),
-            self._route("/openapi.json", {"GET": self._send_openapi}),
-            self._route("/docs", {"GET": self._page("api.html")}),
-            self._route("/assets/{name}", {"GET": self._pages.asset}),
-        ]
+    def _make_paths(self) -> dict[str, Endpoint]:
+        paths = {
+            "/api/events": self._endpoint({"GET": self.polling.poll, "POST": self.rest.publish}, head=False),
+            "/api/stream": self._endpoint({"GET": self.sse.stream}, head=False),
+            "/api/connect": self._endpoint({"GET": self._connect.connect}),
+            "/api/presence": self._endpoint({"GET": self._presence.presence}),
+            "/healthz": self._endpoint({"GET": self.health.healthz}),
+            "/readyz": self._endpoint({"GET": self.health.readyz}),
+            "/metrics": self._endpoint({"GET": self._metrics.metrics}),
+            "/api/admin/revocations": self._endpoint({"GET": self._admin.list, "POST": self._admin.revoke}),
+            "/api/admin/recheck": self._endpoint({"POST": self._admin.recheck}),
+            "/openapi.json": self._endpoint({"GET": self._send_openapi}),
+            "/docs": self._page("api.html"),
+            **{f"/assets/{name}": self._page(name) for name in self._pages.names},
+        }
         if self.options.pages:
-            routes.append(self._route("/", {"GET": self._page("index.html")}))
-        return routes
+            paths["/"] = self._page("index.html")
+        return paths
 
-    def _route(self, path: str, handlers: Mapping[str, Handler], *, head: bool = True) -> Route:
-        return Route(path, Endpoint(self._answers, handlers, head=head))
+    def _endpoint(self, handlers: Mapping[str, Handler], *, head: bool = True) -> Endpoint:
+        return Endpoint(self._answers, handlers, head=head)
 
-    def _page(self, name: str) -> Handler:
+    def _page(self, name: str) -> Endpoint:
         async def send(request: Request) -> None:
             await self._pages.send(request, name)
 
-        return send
+        return self._endpoint({"GET": send})
 
     async def _send_openapi(self, request: Request) -> None:
         await request.answer(200, self._openapi)

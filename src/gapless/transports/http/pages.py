@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 import gapless
-from gapless.transports.http.errors import NotFound
 from gapless.transports.http.request import Request
 
 FOLDER = Path(gapless.__file__).parent / "gateway" / "pages"
@@ -50,19 +49,9 @@ class Pages:
         """What there is."""
         return list(self._pages)
 
-    async def asset(self, request: Request) -> None:
-        """Handle `GET /assets/{name}`."""
-        await self.send(request, str(request.scope["path_params"]["name"]))
-
     async def send(self, request: Request, name: str) -> None:
-        """Answer with a file.
-
-        Raises:
-            NotFound: there is none of this name.
-        """
-        page = self._pages.get(name)
-        if page is None:
-            raise NotFound(f"no file {name[:80]!r}", hint="the page is at /, the API's description at /docs")
+        """Answer with the file of a name."""
+        page = self._pages[name]
         headers = (
             (b"etag", page.etag),
             (b"cache-control", b"no-cache"),  # keep it, but ask each time

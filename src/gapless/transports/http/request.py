@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
@@ -276,6 +277,10 @@ class Request:
 
     async def answer(self, status: int, body: bytes, *, content_type: bytes = JSON, headers: Headers = ()) -> None:
         """The whole answer at once."""
+        raw = self.raw
+        if raw is not None and not headers and raw.answer(self._send, status, _plain_head(content_type), body):
+            self.status = status
+            return
         described = [(b"content-type", content_type), *(headers or _PLAIN_HEADERS)]
         if status != 304:  # it would be that of the 200 (RFC 9110 §8.6)
             described.append((b"content-length", b"%d" % len(body)))
@@ -314,6 +319,12 @@ class Request:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         gone()
+
+
+@cache
+def _plain_head(content_type: bytes) -> bytes:
+    lines = ((b"content-type", content_type), *_PLAIN_HEADERS)
+    return b"".join(b"%b: %b\r\n" % line for line in lines)
 
 
 def _parse_query(raw: bytes) -> dict[str, list[str]]:
