@@ -156,6 +156,35 @@ async def test_only_a_trusted_proxy_says_where_clients_are(proxies: tuple[str, .
         assert scheme == ("https" if proxies else "http")
 
 
+async def test_a_trailer_is_no_header() -> None:
+    """No proxy looks at trailers: what only a proxy may say must not come by one (RFC 9110 §6.5.1)."""
+    gate, event = Recorder(), b'{"topic": "a", "data": 1}'
+    options = HttpOptions(trusted_proxies=("127.0.0.1",))
+    async with running(gate=gate, http=options) as gateway, wire(gateway.http_url) as proxy:
+        proxy.send(
+            b"POST /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            b"X-Forwarded-For: 203.0.113.9\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"%x\r\n%b\r\n0\r\nX-Forwarded-For: 1.2.3.4\r\nOrigin: null\r\n\r\n" % (len(event), event)
+        )
+        assert (await proxy.head())[0] == 201
+    assert set(gate.addresses) == {"203.0.113.9"}
+
+
+@pytest.mark.parametrize(
+    "beside", [b"0\r\nA: ", b"0\r\nA: b\r\n", b"1;"], ids=["a trailer", "trailers", "an extension"]
+)
+async def test_what_stands_beside_a_body_is_bounded(beside: bytes) -> None:
+    """Also where the request was answered long ago, and nobody waits for the rest of it."""
+    filling = b"A: b\r\n" * 1000 if beside.endswith(b"\n") else b"b" * 6000
+    async with running() as gateway, wire(gateway.http_url) as endless:
+        endless.send(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n" + beside)
+        assert (await endless.head())[0] == 200
+        with pytest.raises(ConnectionError):
+            for _ in range(2000):
+                endless.send(filling)
+                await endless.writer.drain()
+
+
 async def test_each_client_behind_a_proxy_has_its_own_share() -> None:
     options: dict[str, Any] = {
         "http": HttpOptions(trusted_proxies=("127.0.0.1",)),

@@ -21,7 +21,7 @@ from gapless.transports.lending import SCOPE_KEY, Lending
 from gapless.transports.raw_websocket import LendingWebSocket
 
 HEAD_BYTES = 64 * 1024
-"""Most bytes of a request line with its headers."""
+"""Most bytes of a request line with its headers; of trailers too, and of what stands beside a chunk."""
 HEADERS = 128
 """Most headers of a request."""
 URL_BYTES = 16 * 1024
@@ -63,7 +63,9 @@ class LendingHttp(Lending, HttpToolsProtocol):
     limiter: Limiter | None = None
     proxies: Networks | None = None
     deadlines: Deadlines | None = None
-    _head = -1  # bytes of the head so far; below 0 outside of one
+    _waited = -1  # bytes since the request began, or its body went on; below 0 outside of a request
+    _in_head = False
+    _went_on = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -85,18 +87,34 @@ class LendingHttp(Lending, HttpToolsProtocol):
         cycle: Any = self.cycle  # None before the first request
         if self.deadlines is not None and (cycle is None or cycle.response_complete):
             self.deadlines.start(self)
+        self._went_on = False
         super().data_received(data)
-        if self._head >= 0:
-            self._head += len(data)
-            if self._head > HEAD_BYTES:
-                self._refuse_head(f"the request line and headers have more than {HEAD_BYTES} bytes", HEAD_BYTES)
+        if self._waited >= 0:
+            self._waited = 0 if self._went_on else self._waited + len(data)
+            if self._waited > HEAD_BYTES:
+                self._refuse_waiting()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head = 0
+        self._waited = 0
+        self._in_head = True
+        self._went_on = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # a trailer is no header (RFC 9110 §6.5.1): no proxy has looked at it
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._went_on = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._waited = -1
+        super().on_message_complete()
 
     def on_headers_complete(self) -> None:
-        self._head = -1
+        self._in_head = False
+        self._went_on = True
         if self.deadlines is not None:
             self.deadlines.stop(self)
         if len(self.headers) > HEADERS:
@@ -167,6 +185,12 @@ class LendingHttp(Lending, HttpToolsProtocol):
             % (status.value, status.phrase.encode(), len(body), retry, body)
         )
         self.transport.close()
+
+    def _refuse_waiting(self) -> None:
+        if self._in_head:
+            self._refuse_head(f"the request line and headers have more than {HEAD_BYTES} bytes", HEAD_BYTES)
+        else:  # trailers, or what is beside a chunk, without end; its answer may be under way
+            self.transport.abort()
 
     def _refuse_head(self, message: str, limit: int) -> None:
         self.refuse(HeadTooLarge(message, hint="send less", limit=limit))
