@@ -42,7 +42,7 @@ class TableGate:
     async def authenticate(self, credentials: Credentials) -> Identity:
         self.shown.append(credentials)
         user, _, expires = (credentials.token or "").partition("@")
-        if user in ("", "bad"):
+        if user in ("", "bad") or user in self.revoked:
             raise Unauthorized("the token is missing or wrong")
         return Identity(user_id=user, expires=float(expires) if expires else None, token_id=credentials.token)
 

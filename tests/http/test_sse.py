@@ -61,6 +61,13 @@ def test_a_type_cannot_forge_lines(event_type: str) -> None:
     assert b"\r" not in text
 
 
+@pytest.mark.parametrize("event_type", ["error", "open"])
+def test_a_type_is_not_taken_for_news_of_the_connection(event_type: str) -> None:
+    """An EventSource dispatches these by itself (HTML Living Standard §9.2.2)."""
+    event = Event(id="a", type=event_type, topic="t", rooms=("topic:t",), data=b"1", time=0, origin=Origin("rest"))
+    assert b"event:" not in sse_event(Record(event, 5, "e:5"), named=True)
+
+
 async def test_events_are_encoded_once(site: Site, http: httpx.AsyncClient) -> None:
     event = Event(id="a", type="t", topic="t", rooms=("topic:t",), data=b"1", time=0, origin=Origin("rest"))
     record = Record(event, 5, "e:5")

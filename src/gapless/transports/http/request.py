@@ -46,7 +46,7 @@ class Request:
         identity: whom the gate let in, after `identify`.
     """
 
-    __slots__ = ("_query", "_receive", "_send", "identity", "scope", "status")
+    __slots__ = ("_query", "_receive", "_send", "_shown", "identity", "scope", "status")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -55,6 +55,7 @@ class Request:
         self._receive = receive
         self._send = send
         self._query: dict[str, list[str]] | None = None
+        self._shown: tuple[Gate, Credentials] | None = None
 
     @property
     def raw(self) -> LendingHttp | None:
@@ -171,17 +172,27 @@ class Request:
             RateLimited: the user asks too much.
         """
         raw = self.raw
-        self.identity = await gate.authenticate(
-            Credentials(
-                token=self.token(query=token_in_query),
-                certificate=None if raw is None else peer_certificate(raw.transport),
-                address=self.address,
-                door=door,
-                connection=peer_of(self.scope),
-            )
+        credentials = Credentials(
+            token=self.token(query=token_in_query),
+            certificate=None if raw is None else peer_certificate(raw.transport),
+            address=self.address,
+            door=door,
+            connection=peer_of(self.scope),
         )
+        self._shown = gate, credentials
+        self.identity = await gate.authenticate(credentials)
         self.visit().ask()
         return self.identity
+
+    async def identify_again(self) -> None:
+        """After the request had to wait: its access may have ended meanwhile.
+
+        Raises:
+            Unauthorized: it has.
+        """
+        if self._shown is not None:
+            gate, credentials = self._shown
+            self.identity = await gate.authenticate(credentials)
 
     def visit(self) -> Visit:
         """What this request counts as, for its user too; after `identify`."""
@@ -248,14 +259,17 @@ class Request:
                 is passed.
             InvalidRequest: the client went away in the middle of it.
             RequestTimeout: it did not come in time.
+            Unauthorized: the access ended before it was all there.
         """
         announced = self.content_length()
         if announced > limit:
             raise too_large(announced, limit)
         if not self._is_whole:
-            return await read_body(self._receive, limit=limit, timeout=timeout, grow=grow)
+            body = await read_body(self._receive, limit=limit, timeout=timeout, grow=grow)
+            await self.identify_again()
+            return body
         message = await self._receive()
-        body: bytes = message.get("body", b"")
+        body = bytes(message.get("body", b""))
         if len(body) > limit:
             raise too_large(len(body), limit)
         grow(len(body))

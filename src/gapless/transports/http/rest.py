@@ -45,20 +45,20 @@ class RestDoor:
     async def publish(self, request: Request) -> None:
         """Handle `POST /api/events`."""
         ndjson = _media_type(request) in _NDJSON
-        identity = await request.identify(self._gate, door="rest")
+        await request.identify(self._gate, door="rest")
         visit = request.visit()
         visit.check()
         body = await self._read(request)
         try:
             visit.spend(0, len(body))
             if ndjson:
-                answer = encode({"events": await self._accept_lines(body, identity, visit)})
+                answer = encode({"events": await self._accept_lines(body, request, visit)})
             else:
                 document = parse_json(body)
                 if isinstance(document, list):
-                    answer = encode({"events": await self._accept_many(document, identity, visit)})
+                    answer = encode({"events": await self._accept_many(document, request, visit)})
                 else:
-                    answer = encode(await self._accept_one(document, identity))
+                    answer = encode(await self._accept_one(document, request))
         finally:
             self._held -= len(body)
         await request.answer(201, answer)
@@ -80,58 +80,59 @@ class RestDoor:
             self._held -= held
             raise
 
-    async def _accept_one(self, document: Any, identity: Identity) -> Accepted:
-        publication = self._publication(document, identity)
+    async def _accept_one(self, document: Any, request: Request) -> Accepted:
+        publication = self._publication(document, request.identity)
         try:
             return await self._ingress.submit(publication)
         except NotDecided:
-            await self._ask([publication], identity)
+            await self._ask([publication], request)
             return await self._ingress.submit(publication)
 
-    async def _submit_many(self, publications: Sequence[Publication], identity: Identity) -> list[Accepted]:
+    async def _submit_many(self, publications: Sequence[Publication], request: Request) -> list[Accepted]:
         try:
             return await self._ingress.submit_many(publications)
         except NotDecided:  # nothing was accepted
-            await self._ask(publications, identity)
+            await self._ask(publications, request)
             return await self._ingress.submit_many(publications)
 
-    async def _ask(self, publications: Sequence[Publication], identity: Identity) -> None:
+    async def _ask(self, publications: Sequence[Publication], request: Request) -> None:
         topics = set()
         for publication in publications:
             with contextlib.suppress(InvalidRequest):  # found again, and told, by the ingress
                 topics.add(self._ingress.topic_of(publication))
-        await self._gate.prepare(identity, topics=topics)
+        await self._gate.prepare(request.identity, topics=topics)
+        await request.identify_again()
 
-    async def _accept_many(self, documents: Sequence[Any], identity: Identity, visit: Visit) -> list[Accepted]:
+    async def _accept_many(self, documents: Sequence[Any], request: Request, visit: Visit) -> list[Accepted]:
         self._check_count(len(documents))
         visit.spend(len(documents))
         publications = []
         for index, document in enumerate(documents):
             try:
-                publications.append(self._publication(document, identity))
+                publications.append(self._publication(document, request.identity))
             except GaplessError as error:
                 error.details["index"] = index
                 _refuse_at(error, f"event {index}")
         try:
-            return await self._submit_many(publications, identity)
+            return await self._submit_many(publications, request)
         except GaplessError as error:
             if "index" in error.details:
                 _refuse_at(error, f"event {error.details['index']}")
             raise
 
-    async def _accept_lines(self, body: bytes, identity: Identity, visit: Visit) -> list[Accepted]:
+    async def _accept_lines(self, body: bytes, request: Request, visit: Visit) -> list[Accepted]:
         lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
         self._check_count(len(lines))
         visit.spend(len(lines))
         publications = []
         for number, line in lines:
             try:
-                publications.append(self._publication(parse_json(line, first_line=number), identity))
+                publications.append(self._publication(parse_json(line, first_line=number), request.identity))
             except GaplessError as error:
                 error.details["line"] = number
                 _refuse_at(error, f"line {number}")
         try:
-            return await self._submit_many(publications, identity)
+            return await self._submit_many(publications, request)
         except GaplessError as error:
             index = error.details.pop("index", None)
             if index is not None:

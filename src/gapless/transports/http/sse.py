@@ -34,6 +34,7 @@ HEADERS = (
     (b"x-content-type-options", b"nosniff"),
 )
 _COMMENT = b":\n"
+_OWN_NAMES = ("error", "open")
 _FIRST_PAGE, _LARGEST_PAGE = 50, 500
 _STOP_GRACE = 1.0
 
@@ -41,14 +42,15 @@ _STOP_GRACE = 1.0
 def sse_event(record: Record, *, named: bool = False) -> bytes:
     """An event as it goes over the wire; made once. An ephemeral one has no `id:`.
 
-    A name with a line break would end its line, so such an event stays unnamed.
+    A name with a line break would end its line, and `error` and `open` an EventSource has for itself: such events stay
+    unnamed.
     """
     key = "sse.named" if named else "sse"
     form: bytes | None = record.forms.get(key)
     if form is None:
         lines = [b"data: ", envelope_json(record), b"\n\n"]
         event_type = record.event.type
-        if named and "\n" not in event_type and "\r" not in event_type:
+        if named and event_type not in _OWN_NAMES and "\n" not in event_type and "\r" not in event_type:
             lines[:0] = (b"event: ", event_type.encode("utf-8", "replace"), b"\n")
         if record.position is not None:
             lines[:0] = (b"id: ", record.position.encode(), b"\n")
