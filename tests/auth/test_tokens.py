@@ -204,6 +204,8 @@ def test_extensions_that_we_do_not_know_are_refused() -> None:
         ({"exp": "soon"}, "malformed"),
         ({"exp": True}, "malformed"),
         ({"exp": float("inf")}, "malformed"),
+        ({"exp": 10**400}, "malformed"),
+        ({"nbf": -(10**400)}, "malformed"),
         ({"nbf": NOW + 6}, "not_yet"),
         ({"iat": NOW + 6}, "not_yet"),
         ({"exp": NOW + 8 * 86400}, "lifetime"),
@@ -261,6 +263,18 @@ def test_a_token_without_jti_can_be_named_too() -> None:
     assert first.token_id
     assert first.token_id.startswith("sha256-")
     assert first.token_id != second.token_id
+
+
+def test_a_token_written_in_another_way_is_none_or_has_the_same_name() -> None:
+    """So it can neither be revoked in vain nor be asked about anew each time."""
+    verify = verifier()
+    text = token()
+    for other in (text + "=", text + "==", text + "!", text[:-5] + "\n" + text[-5:], text + "."):
+        assert reason(verify, other) == "malformed"
+    verify = verifier(KeyOptions(secret=pem(EC)))
+    first, second = token(EC, "ES256"), token(EC, "ES256")
+    assert first != second  # each signature is another
+    assert verify.verify(first).token_id == verify.verify(second).token_id
 
 
 def test_a_secret_shows_nowhere() -> None:

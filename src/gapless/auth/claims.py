@@ -68,9 +68,13 @@ def _seconds(claims: Claims, name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        seconds = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer beyond all floats
+        seconds = math.inf
+    if not math.isfinite(seconds):
         raise _refused(f"the token's {name} is no number of seconds", "see RFC 7519 §4.1", "malformed")
-    return float(value)
+    return seconds
 
 
 def identity_from(claims: Claims, options: AuthOptions, *, token_id: str) -> Identity:

@@ -44,8 +44,8 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             case "user":
                 if identity.service or identity.user_id != self.subject:
                     return False
-                # `iat` counts whole seconds; a token that does not say when it was made counts as an old one.
-                return identity.issued is None or identity.issued <= int(self.issued_before or self.made)
+                # `iat` mostly counts whole seconds; a token that does not say when it was made counts as an old one.
+                return identity.issued is None or int(identity.issued) <= int(self.issued_before or self.made)
 
 
 _encode = msgspec.json.Encoder().encode

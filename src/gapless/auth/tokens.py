@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import re
 import time as _time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -23,6 +24,10 @@ MAX_VERIFIED = 10_000
 
 MAX_TRIED = 8
 """Keys that a token without a key id is tried with: each costs a verification."""
+
+_COMPACT = re.compile(rb"[\w-]+\.[\w-]+\.[\w-]*")
+"""A JWT (RFC 7515 §7.1). The decoder would pass over other characters: one token could then be written in any number
+of ways, each verified and asked about anew."""
 
 _decode_claims = msgspec.json.Decoder(dict[str, Any]).decode
 _signatures = jwt.PyJWS()
@@ -80,7 +85,9 @@ class TokenVerifier:
             return identity
         claims = self._claims(raw)
         check_claims(claims, self._options, self._clock())
-        identity = identity_from(claims, self._options, token_id=f"sha256-{digest.hex()[:32]}")
+        # One signature can be written in several ways, so the token's name is of what it signs.
+        signed = hashlib.sha256(raw.rpartition(b".")[0]).hexdigest()
+        identity = identity_from(claims, self._options, token_id=f"sha256-{signed[:32]}")
         self._verified[digest] = identity
         if len(self._verified) > MAX_VERIFIED:
             self._verified.popitem(last=False)
@@ -88,6 +95,8 @@ class TokenVerifier:
 
     def _claims(self, raw: bytes) -> dict[str, Any]:
         try:
+            if not _COMPACT.fullmatch(raw):
+                raise ValueError("no compact serialization")
             header = _signatures.get_unverified_header(raw)
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise Unauthorized("the token is malformed", hint="send a JWT (RFC 7519)", reason="malformed") from error
