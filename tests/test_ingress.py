@@ -167,3 +167,14 @@ async def test_the_id_of_an_event_elsewhere_tells_nothing_about_it(world: World)
     await world.ingress.submit(rest(topic="crm/leads/1/updated", id="x"))
     answer = await world.ingress.submit(rest(topic="crm/leads/2/updated", id="x"))
     assert (answer.topic, answer.position, answer.duplicate) == ("crm/leads/2/updated", None, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["gapless:revoked", "gapless:unauthorized", "gapless.position", "connect", "disconnect", "connect_error"]
+)
+async def test_nobody_speaks_as_the_gateway(world: World, name: str) -> None:
+    """Outside the map the publisher says the type, by which Socket.IO and server-sent events name the event."""
+    payload = json.dumps({"type": name, "data": {"rooms": ["lead:1"]}}).encode()
+    for publication in (rest(type=name, topic="other/1", data=1), mqtt("other/1", payload, qos=1)):
+        assert (await world.ingress.submit(publication)).type == "message"
+    assert (await world.ingress.submit(rest(type="my:" + name, topic="other/1"))).type == "my:" + name

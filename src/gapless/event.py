@@ -196,6 +196,17 @@ class EventIds:
         return f"{head[:8]}-{head[8:]}-7{self._last & 0xFFF:03x}-{tail[:4]}-{tail[4:]}"
 
 
+# Socket.IO's own (its client raises them at itself): an event of such a name would call their handlers.
+_SOCKETIO_NAMES = frozenset(
+    {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener", "__disconnect_final"}
+)
+
+
+def is_own_name(event_type: str) -> bool:
+    """Whether clients would take an event of this type for news of the gateway, or of their connection."""
+    return event_type.startswith(("gapless:", "gapless.")) or event_type in _SOCKETIO_NAMES
+
+
 def format_time(milliseconds: int) -> str:
     """RFC 3339 in UTC with milliseconds: `2026-01-31T09:30:00.125Z`."""
     seconds, milliseconds = divmod(milliseconds, 1000)

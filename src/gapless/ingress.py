@@ -17,7 +17,7 @@ import msgspec
 
 from gapless.envelope import Envelope, content_id
 from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, InvalidTopic, LogError, PayloadTooLarge
-from gapless.event import Author, Event, EventIds, MqttMessage, Origin, Record
+from gapless.event import Author, Event, EventIds, MqttMessage, Origin, Record, is_own_name
 from gapless.eventlog import EventLog, StateWrite
 from gapless.hub import Hub
 from gapless.limits import Limits
@@ -322,7 +322,7 @@ class Ingress:
     @staticmethod
     def _type(route: Route, envelope: Envelope) -> str:
         if route.row is None:
-            return envelope.type or "message"
+            return "message" if envelope.type is None or is_own_name(envelope.type) else envelope.type
         if envelope.type is not None and envelope.type != route.row.type:
             raise InvalidPayload(
                 f"the type {envelope.type!r} does not fit the topic, whose events are {route.row.type!r}",

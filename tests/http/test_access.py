@@ -153,7 +153,7 @@ async def test_a_poll_hears_nothing_of_a_room_that_was_taken_away_while_it_read(
         return read
 
     monkeypatch.setattr(site.hub, "page", slow)
-    query = {"rooms": MINE, "after": "start", "wait": 30}
+    query = {"rooms": MINE, "after": "start", "wait": "30"}
     assert (await http.get("/api/events", params=query)).status_code == 403
     assert gate.asked == ([] if told else [MINE, MINE])
     assert site.doors.polling.waiting == 0

@@ -132,6 +132,8 @@ WRONG_ROWS = [
     ([Row("a/#", "t"), Row("a", "u")], "row 2", "literal"),
     ([Row("a/+", "t"), Row("+/b", "u")], "row 2", "literal"),
     ([Row("a/{x}", "t"), Row("b/{x}", "t")], "row 2", "another type"),
+    ([Row("a/{x}", "gapless:revoked")], "news of the gateway", "another name"),
+    ([Row("a/{x}", "disconnect")], "row 1", "another name"),
 ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from gapless.errors import ConfigError
+from gapless.event import is_own_name
 
 CAPTURE = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"(data\.)?[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -107,6 +108,11 @@ def check_row(row: Row, where: str) -> None:
     _check_pattern(row, where)
     if not row.type or len(row.type) > 256 or row.type.isspace():
         raise ConfigError(f"{where}: the event type is empty or too long", hint="give it a name such as 'lead:created'")
+    if is_own_name(row.type):
+        raise ConfigError(
+            f"{where}: clients would take {row.type!r} for news of the gateway, or of their connection",
+            hint="give it another name, such as 'lead:created'",
+        )
     if row.qos not in (0, 1, 2):
         raise ConfigError(f"{where}: qos is {row.qos}", hint="use 0, 1 or 2")
     if row.retain and row.pattern.endswith("#"):
