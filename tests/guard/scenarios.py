@@ -195,6 +195,27 @@ class MqttRoomReaders(MqttQos1Readers):
     filter = f"$room/{ROOM}"
 
 
+class MqttReturners(MqttQos1Readers):
+    """MQTT subscribers that were behind by fifty events, and get them from the log."""
+
+    async def start(self, readers: int) -> None:
+        await super().start(readers)
+        self.readers = [connection.reader for connection in self.edge.connected.values()]
+
+    async def event(self) -> None:
+        for reader in self.readers:
+            reader.lag()
+        await self.ingress.submit_many([self.publication] * 50)
+        for reader in self.readers:
+            reader.wake()
+        while not all(reader.live and len(reader.inflight) == 50 for reader in self.readers):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # outputs are flushed
+
+    def answers(self) -> list[bytes]:
+        return [b"".join(b"\x40\x02" + sent.to_bytes(2, "big") for sent in reader.inflight) for reader in self.readers]
+
+
 class MqttAcknowledgements(MqttQos1Readers):
     """What comes back from them: a PUBACK each."""
 

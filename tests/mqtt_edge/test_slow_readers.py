@@ -124,7 +124,7 @@ async def test_stalled_clients_are_bounded_and_metered_and_a_healthy_one_gets_al
 
 
 async def test_a_stalled_client_reads_ahead_by_bytes() -> None:
-    size = 50_000
+    size = 20_000
     async with running_edge(options=OPTIONS, recent_events=1) as node:
         client = await Stalled.connect(node, 0, 1)
         for n in range(PAGE):
@@ -136,7 +136,7 @@ async def test_a_stalled_client_reads_ahead_by_bytes() -> None:
             numbers += await client.read(len(numbers))
             most = max(most, sum(record.event.size for record in reader._ahead))
         assert numbers == list(range(PAGE))
-        assert 2 * size < most <= AHEAD_BYTES  # a whole page would be 6.4 MB
+        assert 2 * size < most <= AHEAD_BYTES  # a whole page would be 2.6 MB
 
 
 async def test_a_client_that_asks_and_does_not_read_the_answers_is_not_read_either() -> None:

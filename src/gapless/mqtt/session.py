@@ -67,7 +67,7 @@ class Grant(msgspec.Struct, frozen=True):
     bare: bool = False
 
 
-class Sent(msgspec.Struct, frozen=True, array_like=True):
+class Sent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A QoS 1 or 2 PUBLISH that is not acknowledged: what is needed to send it again.
 
     The payload is in the log at `offset`. One instance serves all clients that got the event

@@ -37,7 +37,7 @@ class PublishTemplate:
             268,435,455 bytes.
     """
 
-    __slots__ = ("_heads", "_qos0", "_retain", "_size", "_tail", "_topic", "version")
+    __slots__ = ("_heads", "_qos0", "_retain", "_size", "_sizes", "_tail", "_topic", "version")
 
     def __init__(
         self,
@@ -62,6 +62,8 @@ class PublishTemplate:
         self._size = len(self._topic) + len(self._tail)
         if self._size + 2 > MAX_VARINT:
             raise MqttEncodeError("the packet is too large", size=self._size + 2, limit=MAX_VARINT)
+        size = self._size
+        self._sizes = (1 + varint_size(size) + size, 3 + varint_size(size + 2) + size)
         self._qos0: bytes | None = None
         self._heads: dict[tuple[int, bool], bytes] = {}
 
@@ -70,8 +72,7 @@ class PublishTemplate:
 
         Costs no encoding.
         """
-        remaining = self._size + 2 if qos else self._size
-        return 1 + varint_size(remaining) + remaining
+        return self._sizes[qos > 0]
 
     def qos0(self) -> bytes:
         """The finished packet at QoS 0; the same object at every call."""
