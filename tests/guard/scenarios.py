@@ -7,8 +7,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
-from starlette.applications import Starlette
-
 from gapless.auth import AuthOptions, DevelopmentGate, Gate, Identity, PolicyGate
 from gapless.envelope import Envelope
 from gapless.event import Origin
@@ -19,7 +17,7 @@ from gapless.ingress import Ingress, Publication
 from gapless.limits import Limiter, Limits, Networks
 from gapless.mqtt import Connect, ProtocolVersion, Subscribe, SubscriptionRequest, encode, encode_publish
 from gapless.topicmap import crm_map
-from gapless.transports.http import Front, HttpDoors, HttpOptions
+from gapless.transports.http import Front, HttpDoors, HttpOptions, Paths
 from gapless.transports.http.request import Request
 from gapless.transports.mqtt import MqttEdge
 from gapless.transports.mqtt.tcp import TcpProtocol
@@ -356,7 +354,7 @@ class RestPublisher(HttpScenario):
 
     async def open(self, readers: int) -> None:
         limiter = Limiter(Limits())
-        app = Front(self.doors.before(Starlette()), options=HttpOptions(), limiter=limiter, only_local=True)
+        app = Front(Paths(self.doors.paths), options=HttpOptions(), limiter=limiter, only_local=True)
         server = HttpServer(app, largest_message=1 << 20, limiter=limiter, proxies=Networks(()))
         self.sock = CountingSocket(self)
         self.http = LendingHttp(config=server.config, server_state=server.server_state, app_state={})

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 
 from gapless.auth import DevelopmentGate, Gate
 from gapless.envelope import read_envelope
@@ -22,7 +21,7 @@ from gapless.hub import Hub
 from gapless.ingress import Accepted, Ingress, Publication
 from gapless.limits import Limiter, Limits, Networks
 from gapless.topicmap import TopicMap, crm_map
-from gapless.transports.http import Front, HttpDoors, HttpOptions
+from gapless.transports.http import Front, HttpDoors, HttpOptions, Paths
 
 OPTIONS = HttpOptions()
 LIMITS = Limits()
@@ -57,7 +56,7 @@ class Site:
             **doors,
         )
         self.limiter = Limiter(limits)
-        self.app = Front(self.doors.before(Starlette()), options=options, limiter=self.limiter)
+        self.app = Front(Paths(self.doors.paths), options=options, limiter=self.limiter)
         self.url = ""
         self.port = 0
 

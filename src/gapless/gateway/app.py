@@ -17,10 +17,6 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
-from starlette.types import ASGIApp
-
 from gapless.auth import Ask, DevelopmentGate, Gate, PolicyGate
 from gapless.brokers import BROKER_PATH, BrokerAccess
 from gapless.config import Settings, check_exposure
@@ -44,7 +40,7 @@ from gapless.limits import Limiter, Networks
 from gapless.link import BrokerLink
 from gapless.presence import CRM_TOPIC, Announcer, Presence
 from gapless.topicmap import TopicMap, crm_map, load_map
-from gapless.transports.http import Front, HttpDoors, Offers, Sample
+from gapless.transports.http import Front, HttpDoors, Offers, Paths, Sample
 from gapless.transports.listener import bind
 from gapless.transports.mqtt import MqttEdge
 from gapless.transports.socketio import SocketIoDoor
@@ -110,7 +106,7 @@ class Gateway:
             broker=None if self.brokers is None else self.brokers.desk,
         )
         self.front = Front(
-            self._make_app(),
+            self._make_paths(),
             options=settings.http,
             limiter=self.limiter,
             only_local=open_to_all and settings.on_loopback,
@@ -121,15 +117,11 @@ class Gateway:
         self._mqtts_port: int | None = None
         self._http_port = 0
 
-    def _make_app(self) -> ASGIApp:
-        app = Starlette()
-        app.mount(self.settings.socketio.path, self.socketio.app)
+    def _make_paths(self) -> Paths:
+        below: dict[str, Any] = {self.settings.socketio.path: self.socketio.app}
         if self.brokers is not None and self.brokers.door is not None:
-            app.mount(BROKER_PATH, self.brokers.door)
-        mqtt = WebSocketRoute("/mqtt", self.mqtt.websocket_app)
-        mqtt.app = self.mqtt.websocket_app  # an ASGI application: Starlette takes any function for a handler
-        app.router.routes.append(mqtt)  # a mount would want "/mqtt/", which no MQTT client asks for
-        return self.http.before(app)
+            below[BROKER_PATH] = self.brokers.door
+        return Paths(self.http.paths, sockets={"/mqtt": self.mqtt.websocket_app}, below=below)
 
     # --- life
 

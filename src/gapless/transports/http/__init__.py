@@ -2,8 +2,9 @@
 
 from gapless.transports.http.connect import Offers
 from gapless.transports.http.doors import HttpDoors
+from gapless.transports.http.endpoint import Paths
 from gapless.transports.http.front import Front
 from gapless.transports.http.metrics import Sample
 from gapless.transports.http.options import HttpOptions
 
-__all__ = ["Front", "HttpDoors", "HttpOptions", "Offers", "Sample"]
+__all__ = ["Front", "HttpDoors", "HttpOptions", "Offers", "Paths", "Sample"]

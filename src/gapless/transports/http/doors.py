@@ -6,9 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from gapless.auth import Gate
 from gapless.brokers.offer import BrokerDesk
 from gapless.eventlog import EventLog
@@ -18,7 +15,7 @@ from gapless.presence import Presence
 from gapless.topicmap import TopicMap
 from gapless.transports.http.admin import AdminDoor
 from gapless.transports.http.connect import ConnectDoor, Offers
-from gapless.transports.http.endpoint import Endpoint, Handler, encode, not_found
+from gapless.transports.http.endpoint import Endpoint, Handler, encode
 from gapless.transports.http.health import Health
 from gapless.transports.http.metrics import MetricsDoor, Sample
 from gapless.transports.http.openapi import openapi_document
@@ -87,17 +84,6 @@ class HttpDoors:
         self._pages = Pages()
         self._openapi = encode(openapi_document(ingress.limits, options))
         self.paths = self._make_paths()
-
-    def before(self, app: Starlette) -> ASGIApp:
-        """An application that serves the doors' paths itself, and leaves others to `app`; unknown ones in our form."""
-        app.router.default = not_found
-        paths = self.paths
-
-        async def doors(scope: Scope, receive: Receive, send: Send) -> None:
-            endpoint = paths.get(scope["path"]) if scope["type"] == "http" else None
-            await (endpoint or app)(scope, receive, send)
-
-        return doors
 
     async def start(self) -> None:
         """Register the fan-outs on the hub, which must have been started."""

@@ -1,4 +1,4 @@
-"""One path: dispatch by method, and every failure as the error body."""
+"""Paths, and what serves one: dispatch by method, and every failure as the error body."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gapless.errors import GaplessError, Unauthorized
 from gapless.transports.http.errors import MethodNotAllowed, NotFound
@@ -78,8 +78,35 @@ def retry_after(error: GaplessError) -> Iterable[tuple[bytes, bytes]]:
     return ((b"retry-after", b"%d" % error.details.get("retry_after", 1)),) if error.retryable else ()
 
 
-async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """The ASGI application for paths that nobody serves."""
+class Paths:
+    """An ASGI application that hands each request to the one that serves its path.
+
+    Args:
+        doors: of HTTP, by path.
+        sockets: of WebSockets, by path.
+        below: of both, by the path under which they serve all.
+    """
+
+    def __init__(
+        self,
+        doors: Mapping[str, ASGIApp],
+        *,
+        sockets: Mapping[str, ASGIApp] | None = None,
+        below: Mapping[str, ASGIApp] | None = None,
+    ) -> None:
+        self._by_type = {"http": doors, "websocket": sockets or {}}
+        self._below = [(path.rstrip("/") + "/", app) for path, app in (below or {}).items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        path = scope["path"]
+        app = self._by_type[scope["type"]].get(path)
+        if app is None:
+            app = next((app for prefix, app in self._below if f"{path}/".startswith(prefix)), _not_found)
+        await app(scope, receive, send)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1000, "reason": ""})
         return
