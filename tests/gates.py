@@ -23,7 +23,8 @@ class TableGate:
         may_answer: whether the application answers now.
         asked: names that it was asked about, in order.
         shown: what clients showed.
-        revoked: users whose access was taken back.
+        revoked: users whose access was taken back; they come in again with any token.
+        barred: users who do not.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -37,12 +38,13 @@ class TableGate:
         self.asking = asyncio.Event()
         self.shown: list[Credentials] = []
         self.revoked: set[str | None] = set()
+        self.barred: set[str] = set()
         self._decided: set[str] = set()
 
     async def authenticate(self, credentials: Credentials) -> Identity:
         self.shown.append(credentials)
         user, _, expires = (credentials.token or "").partition("@")
-        if user in ("", "bad") or user in self.revoked:
+        if user in ("", "bad") or user in self.barred:
             raise Unauthorized("the token is missing or wrong")
         return Identity(user_id=user, expires=float(expires) if expires else None, token_id=credentials.token)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any
 
 import pytest
@@ -228,4 +229,16 @@ async def test_stopping_cancels_what_is_on_its_way() -> None:
     await asked.began.wait()
     await application.stop()
     await asking
+    assert application.answer(SALES, LEAD) is None
+
+
+async def test_an_answer_ends_also_where_its_life_is_no_number() -> None:
+    async def ask(identity: Identity, question: Question) -> Answer:
+        return Answer(True, ttl=math.nan)
+
+    clock = Clock()
+    application = Application(AskOptions(), one_by_one(ask), clock=clock)
+    await application.ask(SALES, [LEAD])
+    assert application.answer(SALES, LEAD) is True
+    clock.now += AskOptions().max_seconds
     assert application.answer(SALES, LEAD) is None

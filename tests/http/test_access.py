@@ -166,7 +166,7 @@ async def test_who_is_shut_out_while_its_request_comes_in_publishes_nothing(gate
     writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body[:9])
     while not site.doors.rest._held:
         await asyncio.sleep(0.001)
-    gate.revoke("ana")
+    gate.barred.add("ana")
     writer.write(body[9:])
     assert await reader.readline() == b"HTTP/1.1 401 Unauthorized\r\n"
     writer.close()
@@ -181,10 +181,27 @@ async def test_who_is_shut_out_while_the_application_is_asked_publishes_nothing(
     gate.may_answer.clear()
     publish = asyncio.create_task(http.post("/api/events", json={"topic": TOPIC, "data": {}}))
     await gate.asking.wait()
-    gate.revoke("ana")
+    gate.barred.add("ana")
     gate.may_answer.set()
     assert (await publish).status_code == 401
     assert site.hub.head == 0
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/events?after=start&", "/api/presence?", "/api/connect?", "/api/connect?partial=1&", "/api/stream?"]
+)
+async def test_who_is_shut_out_while_the_application_is_asked_is_told_nothing(
+    gate: TableGate, site: Site, http: httpx.AsyncClient, path: str
+) -> None:
+    await site.publish()
+    gate.asks = {MINE: True}
+    gate.may_answer.clear()
+    ask = asyncio.create_task(http.get(f"{path}rooms={MINE}"))
+    await gate.asking.wait()
+    gate.barred.add("ana")
+    gate.may_answer.set()
+    answer = await ask
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
 
 
 async def test_a_stream_says_why_it_ends(gate: TableGate, site: Site, http: httpx.AsyncClient) -> None:

@@ -19,6 +19,7 @@ from gapless.mqtt import Connack, Connect, ProtocolVersion, Puback, Publish, Rea
 from gapless.transports.http import HttpOptions
 from gapless.transports.mqtt import EdgeOptions
 from tests.mqtt_edge.support import Client
+from tests.security.rawsocketio import socketio_client
 from tests.security.site import Wire, http, limits, port, running, until, upgrade, wire
 
 EVENTS = 10
@@ -202,3 +203,14 @@ async def test_giant_payloads() -> None:
                 await websocket.ended()
         assert gateway.http.rest._held == 0
         await until(lambda: len(gateway.mqtt.connected) == 0)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_acknowledgements_of_nothing_are_no_lines_of_the_log(
+    transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as gateway, socketio_client(gateway, transport) as client:
+        for packet in (b'4377["x"]', b"430[]"):
+            await client._transport.send(packet)
+        assert (await client.call("gapless:ping", {}))["ok"]
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("gapless.socketio")] == []

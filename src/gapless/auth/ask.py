@@ -267,7 +267,7 @@ class Application:
         ttl = None if isinstance(answer, bool) else answer.ttl
         if ttl is None:
             ttl = self._options.allow_seconds if _is_yes(answer) else self._options.deny_seconds
-        return max(min(ttl, self._options.max_seconds), self._least)
+        return max(self._least, min(self._options.max_seconds, ttl))  # in this order also where it is no number
 
     def _fail(self, kind: str, count: int, why: str) -> None:
         self.counts[kind] += count

@@ -225,6 +225,7 @@ class ConnectDoor:
             return sorted(await request.rooms(self._topic_map, self._gate, identity, maximum=maximum)), []
         names = request.room_names(maximum=maximum)
         await self._gate.prepare(identity, rooms=names)
+        await request.identify_again()
         allowed, refused = [], []
         for room in sorted(names):
             try:

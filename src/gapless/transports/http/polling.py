@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gapless.auth import Identity, review
+from gapless.auth import Identity
 from gapless.delivery import Cursor
 from gapless.envelope import envelope_json
 from gapless.errors import Overloaded, Unauthorized
@@ -125,7 +125,8 @@ class PollDoor(EventDoor[Waiter]):
             self._presence.entered(identity, rooms)
         try:
             await self._catch_up(cursor, Selector(rooms=rooms), batch, limit)
-            await self._check_again(identity, rooms)
+            # Rights may have changed while it read; where it waits, its lease tells it from here on.
+            await request.check_rooms(self._gate, identity, rooms)
             if wait and cursor.live and cursor.complete and not batch.events and not self._stopping:
                 with self._admitted(request, rooms):
                     await self._wait(request, identity, rooms, batch, wait)
@@ -150,17 +151,6 @@ class PollDoor(EventDoor[Waiter]):
             for record in cursor.take(page):
                 if not self._expired(record) and not batch.add(record):
                     break
-
-    async def _check_again(self, identity: Identity, rooms: frozenset[str]) -> None:
-        """Rights may have changed while the log was read: from here on its lease tells it.
-
-        Raises:
-            Forbidden: it may not hear one of the rooms any more.
-        """
-        if any(review(self._gate.check_subscribe_room, identity, rooms)):
-            await self._gate.prepare(identity, rooms=rooms)
-            for room in sorted(rooms):
-                self._gate.check_subscribe_room(identity, room)
 
     async def _wait(
         self, request: Request, identity: Identity, rooms: frozenset[str], batch: Batch, seconds: float

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from gapless.auth import Credentials, Gate, Identity, Operation
-from gapless.errors import InvalidPosition, InvalidRequest, Unauthorized
+from gapless.errors import InvalidPosition, InvalidRequest, NotDecided, Unauthorized
 from gapless.event import Position
 from gapless.limits import FREE, Visit
 from gapless.topicmap import TopicMap
@@ -219,15 +219,30 @@ class Request:
         Raises:
             InvalidRequest: too many.
             UnknownRoom: no event can be sent to one of them.
-            Forbidden: the identity may not hear one of them.
+            Forbidden, Unauthorized: see `check_rooms`.
         """
         rooms = self.room_names(maximum=maximum)
         for room in sorted(rooms):
             topic_map.check_room(room)
-        await gate.prepare(identity, rooms=rooms)
-        for room in sorted(rooms):
-            gate.check_subscribe_room(identity, room)
+        await self.check_rooms(gate, identity, rooms)
         return rooms
+
+    async def check_rooms(self, gate: Gate, identity: Identity, rooms: frozenset[str]) -> None:
+        """Whether all these rooms may be heard; the application is asked where that is needed.
+
+        Raises:
+            Forbidden: the identity may not hear one of them.
+            Unauthorized: its access ended while the application was asked.
+        """
+        names = sorted(rooms)
+        try:
+            for room in names:
+                gate.check_subscribe_room(identity, room)
+        except NotDecided:
+            await gate.prepare(identity, rooms=names)
+            await self.identify_again()
+            for room in names:
+                gate.check_subscribe_room(identity, room)
 
     def room_names(self, *, maximum: int) -> frozenset[str]:
         """The rooms of the query as they are there, neither known nor allowed.

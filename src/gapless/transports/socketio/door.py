@@ -498,9 +498,10 @@ class SocketIoDoor:
 
 
 def _quiet(name: str) -> logging.Logger:
-    """A logger for the library, which would write payloads and pids at its info level."""
+    """A logger for the library, which would write payloads and pids at its info level, and a warning for whatever a
+    client acknowledges that was never sent: anybody could fill the disk with those."""
     library = logging.getLogger(name)
-    library.setLevel(max(library.level, logging.WARNING))
+    library.setLevel(max(library.level, logging.ERROR))
     return library
 
 
