@@ -205,9 +205,9 @@ class MqttReturners(MqttQos1Readers):
             reader.lag()
         await self.ingress.submit_many([self.publication] * 50)
         for reader in self.readers:
-            reader.wake()
-        while not all(reader.live and len(reader.inflight) == 50 for reader in self.readers):
-            await asyncio.sleep(0)
+            while reader.turn():
+                pass
+            assert reader.live
         await asyncio.sleep(0)  # outputs are flushed
 
     def answers(self) -> list[bytes]:

@@ -28,7 +28,7 @@ BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     scenarios.MqttReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=176, blocks=21)),
     scenarios.MqttQos1Readers: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=180, blocks=24)),
     scenarios.MqttRoomReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=182, blocks=24)),
-    scenarios.MqttReturners: (Budget(calls=1250, writes=4, blocks=110), Budget(calls=8000, blocks=1100)),
+    scenarios.MqttReturners: (Budget(calls=1140, writes=4, blocks=110), Budget(calls=4420, blocks=1100)),
     scenarios.MqttAcknowledgements: (Budget(calls=9, blocks=0.1), Budget(calls=29, blocks=5)),
     scenarios.SseReaders: (Budget(calls=39, writes=1, blocks=0.2), Budget(calls=166, blocks=16)),
 }

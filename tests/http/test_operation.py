@@ -28,7 +28,7 @@ OFFERS = Offers(mqtt_port=1883, mqtts_port=8883)
 
 
 def test_the_public_names() -> None:
-    assert public == ["Front", "HttpDoors", "HttpOptions", "Offers", "Sample"]
+    assert public == ["Front", "HttpDoors", "HttpOptions", "Offers", "Paths", "Sample"]
 
 
 # --- connect
