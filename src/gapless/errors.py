@@ -30,6 +30,8 @@ class GaplessError(Exception):
         self.message = message
         self.hint = hint
         self.details = details
+        if hint:
+            self.add_note(f"mend it: {hint}")  # a traceback shows it
 
     def to_wire(self) -> dict[str, Any]:
         """The body that every door sends: `{code, message, retryable, hint?, details?}`."""

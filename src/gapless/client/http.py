@@ -59,7 +59,7 @@ def make_client(
     url: str, token: str | None, *, read_timeout: float, tls: ssl.SSLContext | None = None
 ) -> httpx.AsyncClient:
     """An httpx client for one gateway; a loopback gateway is never asked through a proxy."""
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    headers = {} if not token else {"Authorization": f"Bearer {token}"}
     timeout = httpx.Timeout(CONNECT_TIMEOUT, read=read_timeout)
     return httpx.AsyncClient(
         base_url=url,
@@ -95,6 +95,8 @@ def describe(error: Exception) -> str:
     """An exception in a few words; some of httpx's say nothing of their own."""
     text = str(error)
     match error:
+        case httpx.ConnectError() if text == "All connection attempts failed":
+            return "nothing listens there"
         case httpx.ConnectTimeout():
             return "no answer to the connection attempt"
         case httpx.ReadTimeout():

@@ -146,6 +146,29 @@ async def test_a_fixed_token_that_is_refused_is_an_error_with_a_code(gateway: Ga
         assert caught.value.code == "unauthorized"
 
 
+async def test_why_it_is_not_connected_is_logged_once(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """A program that only waits for events would show nothing else."""
+    async with Client(gateway.http_url, token="nonsense") as rt:
+        for _ in range(2):
+            with pytest.raises(Unauthorized):
+                await rt.ready()
+            rt.reconnect()
+    assert caplog.messages.count("not connected, tries again: unauthorized: the token is missing or wrong") == 1
+    caplog.clear()
+    async with Client(gateway.http_url, token="nonsense", on_error=lambda error, room: None) as rt:
+        with pytest.raises(Unauthorized):
+            await rt.ready()
+    assert caplog.messages == []
+
+
+async def test_an_empty_token_is_none() -> None:
+    """As of a variable that is not set."""
+    async with Gateway(Settings(port=0, mqtt_port=None, data=None)) as gateway, asyncio.timeout(30):
+        for token in ("", lambda: ""):
+            async with Client(gateway.http_url, token=token) as rt:
+                await rt.ready()
+
+
 SHOWN: dict[TransportName, int] = {"socketio": 1, "mqtt": 2, "sse": 2, "poll": 3}
 """How often a fresh token is shown until nothing stands on the old one: described, opened, polled again."""
 

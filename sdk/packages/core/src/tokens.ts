@@ -61,7 +61,7 @@ export class Tokens {
   private async fetch(): Promise<string | null> {
     let token: string | null;
     try {
-      token = (typeof this.source === "function" ? await this.source() : this.source) ?? null;
+      token = (typeof this.source === "function" ? await this.source() : this.source) || null; // an empty one is none
     } catch (cause) {
       throw new GaplessError("token_failed", `token() failed: ${String(cause)}`, { retryable: true, cause });
     }

@@ -127,6 +127,15 @@ test("a refused token is asked for anew; where the fresh one is refused too, it 
   await client.close();
 });
 
+test("an empty token, as of a variable that is not set, is none", async () => {
+  const clock = new FakeClock();
+  const gateway = new FakeGateway();
+  const { client } = begin({ token: async () => "" }, gateway, clock);
+  await clock.advance(0);
+  assert.deepEqual(gateway.tokens, [null]);
+  await client.close();
+});
+
 test("token() that fails has a code, and is asked again", async () => {
   const clock = new FakeClock();
   let fails = true;

@@ -58,7 +58,7 @@ class Client(Sink):
         mqtt_url: the MQTT server, in place of the one that the gateway offers on its HTTP port.
         tls: how to verify the gateway; None trusts the system's authorities.
         on_error: called with errors that belong to no call, and the room they concern or None; default: they are
-            logged. It must not raise.
+            logged, and so is why there is no connection. It must not raise.
         on_sent: called with the answers to publications that were left over from an earlier life.
 
     Raises:
@@ -85,7 +85,7 @@ class Client(Sink):
         _check_ladder(transports)
         if after not in ("now", "start"):
             Position.parse(after)
-        self._token = token
+        self._token = token or None  # an empty one is none
         self._store: Store = SqliteStore(store) if isinstance(store, str | Path) else store or MemoryStore()
         self._user = user
         self._after = after
@@ -95,6 +95,7 @@ class Client(Sink):
         self._mqtt_url = mqtt_url
         self._tls = tls
         self._on_error = on_error or _log_error
+        self._why: str | None = None
         self._on_sent = on_sent
         self._new_id = EventIds()
         self._news = asyncio.Event()
@@ -367,6 +368,11 @@ class Client(Sink):
     def told(self, status: Status) -> None:
         """See `Sink`."""
         self._news.set()
+        error, before = status.error, self._why
+        self._why = None if error is None else error.code
+        if error is not None and error.code != before and self._on_error is _log_error:
+            hint = f" ({error.hint})" if error.hint else ""
+            logger.warning("not connected, tries again: %s: %s%s", error.code, error.message, hint)
 
     def failed(self, error: GaplessError, room: str | None) -> None:
         """See `Sink`."""

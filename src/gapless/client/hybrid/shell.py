@@ -199,7 +199,7 @@ class Shell:
             return self._token
         try:
             token = self._token()
-            return await token if inspect.isawaitable(token) else token
+            return (await token if inspect.isawaitable(token) else token) or None
         except Exception as error:
             raise TokenFailed(
                 f"token failed: {type(error).__name__}: {error}",
