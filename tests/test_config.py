@@ -47,7 +47,7 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
         ("port = 70000", "port is 70000"),
         ("port = 'many'", "port"),
         ("[limits]\npayload = 1", "payload"),
-        ("[edge]\nnonsense = 1", "nonsense"),
+        ("[edge]\nnonsense = 1", "wrong setting edge: Object contains unknown field `nonsense`"),
         ("port = ", "not TOML"),
     ],
 )
@@ -56,6 +56,13 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, named: str) -> None
         load_settings(write(tmp_path, text), environment={})
     assert named in caught.value.message
     assert caught.value.hint
+
+
+def test_a_text_in_place_of_a_list_is_told_how_lists_are_written() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(environment={"GAPLESS_HTTP__ORIGINS": "http://localhost:5173"})
+    assert caught.value.message == "wrong setting http.origins: Expected `array`, got `str`"
+    assert """GAPLESS_HTTP__ORIGINS='["…"]'""" in caught.value.hint
 
 
 def test_lists_come_from_the_environment_too() -> None:

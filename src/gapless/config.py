@@ -120,7 +120,7 @@ def load_settings(
     try:
         settings = msgspec.convert(document, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"wrong setting: {error}", hint="see docs/configuration.md for all settings") from error
+        raise _explained(str(error)) from error
     ports = {"port": settings.port, "mqtt_port": settings.mqtt_port, "mqtts_port": settings.mqtts_port}
     for name, port in ports.items():
         if port is not None and not 0 <= port <= 65535:
@@ -131,6 +131,17 @@ def load_settings(
         if "mqtt_port" not in document and not settings.on_loopback:
             return msgspec.structs.replace(settings, mqtt_port=None)  # passwords would go over it in the clear
     return settings
+
+
+def _explained(problem: str) -> ConfigError:
+    """Of what msgspec says, such as "Expected `array`, got `str` - at `$.http.origins`"."""
+    text, _, place = problem.rpartition(" - at `$")
+    where = place.strip("`.")
+    hint = "see docs/configuration.md for all settings"
+    if text.startswith("Expected `array`"):
+        variable = ENVIRONMENT_PREFIX + where.upper().replace(".", "__")
+        hint = f"""write a list: {where} = ["…"] in the file, or {variable}='["…"]'"""
+    return ConfigError(f"wrong setting{f' {where}' if where else ''}: {text or problem}", hint=hint)
 
 
 def _from_file(path: Path) -> dict[str, Any]:

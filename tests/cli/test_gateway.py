@@ -148,7 +148,7 @@ async def test_a_bad_line_is_named_and_nothing_of_its_batch_is_published(
 async def test_what_the_gateway_refuses_is_said_with_its_hint(gateway: Gateway) -> None:
     done = await gapless("publish", "--url", gateway.http, "--type", "no:such", "--data", "1")
     assert done.code == 1
-    assert "no:such" in done.err
+    assert "error: no event type 'no:such'" in done.err
     assert "known: " in done.err
 
 

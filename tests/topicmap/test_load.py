@@ -48,6 +48,7 @@ def test_a_map_is_read_from_toml(tmp_path: Path) -> None:
     ("text", "named", "fix"),
     [
         ("[[topic]]\npattern = 'a'\ntype = 't'\nroom = 'x'", "topic row 1 ('a'): unknown key 'room'", "rooms"),
+        ("[[topic]]\npatern = 'a'", "topic row 1: unknown key 'patern'", "pattern"),
         ("[[topic]]\npattern = 'a'", "topic row 1 ('a')", "type"),
         ("[[topic]]\npattern = 'a'\ntype = 't'\nqos = 'one'", "topic row 1 ('a')", "qos"),
         ("[[topics]]\npattern = 'a'", "unknown key 'topics'", "[[topic]]"),

@@ -134,6 +134,8 @@ def _check(defaults: Line, *, data: str | None, ndjson: str | None, event_id: st
         raise ConfigError("the event has neither a type nor a topic", hint="give --type lead:created, or --topic …")
     if ndjson is not None and event_id is not None:
         raise ConfigError("--id is for one event", hint='give each line its own "id"')
+    if "://" not in url:
+        raise ConfigError(f"{url} is no URL", hint=f"such as http://{url}, or mqtt://HOST:PORT")
     if door is not Door.mqtt and not url.startswith(("http://", "https://")):
         raise ConfigError(f"the {door.value} door is not at {url}", hint="give the gateway's http:// URL")
     if door is Door.mqtt and defaults.type is not None:

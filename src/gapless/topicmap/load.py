@@ -79,7 +79,8 @@ def _rows(document: dict[str, Any], table: str, row_type: type[Any]) -> list[Any
 
 
 def _row(entry: object, where: str, row_type: type[Any]) -> Any:
-    name = f" ({entry.get('pattern') or entry.get('event')!r})" if isinstance(entry, dict) else ""
+    named = entry.get("pattern") or entry.get("event") if isinstance(entry, dict) else None
+    name = f" ({named!r})" if named else ""
     try:
         return msgspec.convert(entry, row_type)
     except msgspec.ValidationError as error:

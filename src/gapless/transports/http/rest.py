@@ -106,18 +106,19 @@ class RestDoor:
     async def _accept_many(self, documents: Sequence[Any], request: Request, visit: Visit) -> list[Accepted]:
         self._check_count(len(documents))
         visit.spend(len(documents))
+        alone = len(documents) == 1  # the clients send a list then, too
         publications = []
         for index, document in enumerate(documents):
             try:
                 publications.append(self._publication(document, request.identity))
             except GaplessError as error:
                 error.details["index"] = index
-                _refuse_at(error, f"event {index}")
+                _refuse_at(error, "" if alone else f"event {index}")
         try:
             return await self._submit_many(publications, request)
         except GaplessError as error:
             if "index" in error.details:
-                _refuse_at(error, f"event {error.details['index']}")
+                _refuse_at(error, "" if alone else f"event {error.details['index']}")
             raise
 
     async def _accept_lines(self, body: bytes, request: Request, visit: Visit) -> list[Accepted]:
@@ -198,7 +199,8 @@ def _place(text: bytes, at: int, first_line: int) -> dict[str, int]:
 
 
 def _refuse_at(error: GaplessError, where: str) -> NoReturn:
-    error.message = f"{where}: {error.message}"
+    if where:
+        error.message = f"{where}: {error.message}"
     raise error
 
 
