@@ -40,6 +40,7 @@ async def test_from_a_secret_to_a_revoked_user(tmp_path: Path) -> None:
         refused = await gapless("publish", "--topic", "crm/leads/7/created", "--data", "{}", *to)
         assert refused.code == 1
         assert '"unauthorized"' in refused.err
+        assert "--token or GAPLESS_TOKEN" in refused.err
         async with running("subscribe", "--rooms", "org:global", "--token", manager, *to) as subscriber:
             await subscriber.note("subscribed")
             event = ("publish", "--type", "lead:created", "--data", '{"leadId": "7"}')

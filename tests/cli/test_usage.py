@@ -67,6 +67,7 @@ async def test_prints_its_version() -> None:
         (["publish", "--topic", "a", "--ndjson", "/nowhere"], "/nowhere"),
         (["publish", "--type", "lead:created", "--data", "1", "--door", "mqtt"], "topic"),
         (["publish", "--topic", "a", "--data", "1", "--door", "rest", "--url", "mqtt://h"], "http://"),
+        (["publish", "--topic", "a", "--data", "1", "--url", "127.0.0.1:8080"], "such as http://127.0.0.1:8080"),
         (["publish", "--topic", "a", "--data", "1", "--qos", "3"], "--qos"),
         (["subscribe"], "nothing to subscribe to"),
         (["subscribe", "--topic", "a/#", "--transport", "sse"], "--transport mqtt"),
@@ -117,7 +118,8 @@ async def test_subscribing_keeps_trying_until_the_time_is_over(transport: str) -
         "subscribe", "--rooms", "org:global", "--transport", transport, "--url", url, "--timeout", "5", "--count", "1"
     )
     assert done.code == 1
-    assert "trying again" in done.err
+    assert "nothing listens there; trying again" in done.err
+    assert done.err.count("is the gateway running there?") == 1
     assert "0 of 1 events" in done.err
 
 

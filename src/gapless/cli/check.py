@@ -27,7 +27,7 @@ EXAMPLES = """
 
 `gapless check wss://broker.example.com/mqtt --json`
 
-`gapless check --log gapless-data` — is the log's file whole? (while no gateway runs on it)
+`gapless check --log gapless-data` — is the log's file whole? (also while a gateway has it open)
 """
 
 

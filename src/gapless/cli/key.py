@@ -55,7 +55,7 @@ def create(
         if output.json:
             output.result({"name": name, "roles": role or [], "key": key})
         else:
-            may = f"it may what {' and '.join(role)} may" if role else "it may all that the rule `service` allows"
+            may = f"it may do what {' and '.join(role)} may" if role else "it may do all that the rule `service` allows"
             output.note(f"key {name}, in {path}: {may}. Keep it now, it is shown this once:")
             print(key)
         return OK

@@ -38,6 +38,8 @@ def _run(command: Callable[[], Coroutine[None, None, int]], output: Output) -> i
         output.error(error)
         return USAGE
     except GaplessError as error:
+        if "unauthorized" in (error.code, error.details.get("code")):
+            error.hint = "; ".join(filter(None, (error.hint, "here with --token or GAPLESS_TOKEN")))
         output.error(error)
         return FAILED
 

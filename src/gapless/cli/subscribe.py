@@ -225,6 +225,8 @@ class _Printer:
                 again = True
             elif status.retry_at is not None and status.retry_at != retry_at and error is not None:
                 self.waits(error.message, max(0.0, status.retry_at - time.time()), client.cursor)
+                if retry_at is None and not again and error.code == "network":
+                    self._output.note("is the gateway running there? start it with: gapless serve")
             over, retry_at = status.transport, status.retry_at
 
     def error(self, error: GaplessError, room: str | None) -> None:
