@@ -98,6 +98,19 @@ async def test_a_change_crosses(crm: Crm) -> None:
     assert crm.tab.complaints == []
 
 
+async def test_somebody_unknown_is_told_who_is_known(crm: Crm) -> None:
+    await crm.tab.open(f"{crm.page}/?user=bob", width=390, height=844)
+    await crm.until_shown("Known are max, sam and kim.")
+    crm.tab.complaints.clear()
+
+
+async def test_the_longest_state_fits_a_phone(crm: Crm) -> None:
+    await crm.tab.open(f"{crm.page}/?user=max", width=390, height=844)
+    await crm.tab.until("document.querySelector('.gapless-status').dataset.state === 'live'")
+    await crm.tab.run("document.querySelector('.gapless-status-state').textContent = 'Live, on a fallback'")
+    assert await crm.tab.run("document.documentElement.scrollWidth") == 390
+
+
 async def test_a_lead_changes_hands(crm: Crm) -> None:
     await crm.open("sam")
     await crm.tab.until("document.querySelectorAll('.leads li').length === 3")

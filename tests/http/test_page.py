@@ -70,6 +70,7 @@ async def test_the_page_asks_for_the_token(tmp_path: Path) -> None:
         await tab.until(f"{LANES}.length === 4 && [...{LANES}].every((lane) => lane.dataset.state === 'connecting')")
         await tab.run(press("rest", "#publish .main"))
         await tab.until("document.getElementById('outcome').textContent.includes('token')")
+        await tab.until("document.getElementById('token').checkVisibility()")
         await tab.run(
             "document.getElementById('token').value = 's3cret'; document.querySelector('#settings button').click()"
         )

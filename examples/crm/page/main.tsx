@@ -6,9 +6,13 @@ import { signIn } from "./crm.ts";
 import "./style.css";
 
 const user = new URLSearchParams(location.search).get("user") ?? "max";
-const me = await signIn(user);
+const root = document.getElementById("root")!;
+const me = await signIn(user).catch((error: Error) => {
+  root.innerHTML = '<main><article><p>Nobody is signed in. Known are <a href="?user=max">max</a>, <a href="?user=sam">sam</a> and <a href="?user=kim">kim</a>.</p></article></main>';
+  throw error;
+});
 
-createRoot(document.getElementById("root")!).render(
+createRoot(root).render(
   <RealtimeProvider options={{ url: me.gateway, token: async () => (await signIn(user)).token }}>
     <header>
       <h1>Leads</h1>
