@@ -16,7 +16,7 @@ from gapless.auth import Credentials, Identity
 from gapless.client import Client, ClientEvent, NetworkError, NotAGateway, TokenFailed, TransportName
 from gapless.client.hybrid.tokens import claims_of
 from gapless.config import Settings
-from gapless.errors import Forbidden, GaplessError, Unauthorized
+from gapless.errors import ConfigError, Forbidden, GaplessError, Unauthorized
 from gapless.gateway import Gateway
 from gapless.testing import free_port
 from tests.client.hybrid.support import LADDER, NOTE, application, number
@@ -159,6 +159,12 @@ async def test_why_it_is_not_connected_is_logged_once(gateway: Gateway, caplog: 
         with pytest.raises(Unauthorized):
             await rt.ready()
     assert caplog.messages == []
+
+
+def test_a_traceback_shows_how_to_mend_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Client("127.0.0.1:8080")
+    assert caught.value.__notes__ == ["mend it: use http://HOST:PORT or https://HOST"]
 
 
 async def test_an_empty_token_is_none() -> None:
