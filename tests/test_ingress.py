@@ -5,14 +5,15 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from gapless.envelope import read_envelope, read_payload
-from gapless.errors import Forbidden, InvalidPayload, InvalidRequest, LogUnavailable, PayloadTooLarge
+from gapless.errors import Forbidden, InvalidPayload, InvalidRequest, LogUnavailable, PayloadTooLarge, QuotaExceeded
 from gapless.event import MqttMessage, Origin, Record
 from gapless.eventlog import EVERYTHING, MemoryLog, StateKind, StateWrite
 from gapless.hub import Hub
-from gapless.ingress import Ingress, Publication
+from gapless.ingress import Accepted, Ingress, Publication
 from gapless.limits import Limits
 from gapless.topicmap import crm_map
 
@@ -161,6 +162,25 @@ async def test_a_retained_ephemeral_event_is_kept_for_new_subscribers(world: Wor
     await world.ingress.submit(mqtt("sensors/1", b"", qos=0, retain=True))
     assert world.hub.retained.get("sensors/1") is None
     assert await world.log.all_retained() == []
+
+
+async def test_retained_messages_fill_a_bound(world: World) -> None:
+    def publish(topic: str, size: int) -> asyncio.Future[Accepted]:
+        return world.ingress.submit(mqtt(topic, b"x" * size, qos=0, retain=True))
+
+    await publish("a", 400)
+    limit = 2 * world.hub.retained.size
+    world.ingress.limits = msgspec.structs.replace(world.ingress.limits, retained_bytes=limit)
+    await publish("b", 400)
+    with pytest.raises(QuotaExceeded) as caught:
+        publish("c", 400)
+    assert caught.value.details == {"limit": limit, "size": 3 * limit // 2}
+    await publish("a", 300)  # takes the place of another
+    await publish("b", 0)
+    await publish("c", 400)
+    assert sorted(record.event.topic for record in world.hub.retained.matching("#", now=0)) == ["a", "c"]
+    assert world.hub.retained.size == sum(record.event.size for record in world.hub.retained.matching("#", now=0))
+    await world.ingress.submit(mqtt("d", b"x" * 900, qos=0))  # what is not retained goes on
 
 
 async def test_the_id_of_an_event_elsewhere_tells_nothing_about_it(world: World) -> None:

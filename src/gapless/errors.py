@@ -144,6 +144,13 @@ class RateLimited(GaplessError):
     retryable = True
 
 
+class QuotaExceeded(GaplessError):
+    """What is kept until somebody removes it has reached its bound (`details.limit`)."""
+
+    code = "quota_exceeded"
+    http_status = 507
+
+
 class Overloaded(GaplessError):
     """A bounded queue is full; try again later."""
 

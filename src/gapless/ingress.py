@@ -16,7 +16,15 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from gapless.envelope import Envelope, content_id
-from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, InvalidTopic, LogError, PayloadTooLarge
+from gapless.errors import (
+    GaplessError,
+    InvalidPayload,
+    InvalidRequest,
+    InvalidTopic,
+    LogError,
+    PayloadTooLarge,
+    QuotaExceeded,
+)
 from gapless.event import Author, Event, EventIds, MqttMessage, Origin, Record, is_own_name
 from gapless.eventlog import EventLog, StateWrite
 from gapless.hub import Hub
@@ -237,6 +245,7 @@ class Ingress:
         Raises:
             InvalidRequest: a payload over the limit, a bad or unknown topic, a type that does
                 not fit the topic.
+            QuotaExceeded: it is to be retained, and does not fit.
         """
         envelope, mqtt = publication.envelope, publication.mqtt
         data, decoded, binary, time = envelope.data, envelope.decoded, envelope.binary, envelope.time
@@ -276,7 +285,19 @@ class Ingress:
             mqtt=mqtt,
             author=self._author(publication) if self._own_ids else Author.ANYBODY,
         )
+        if retain:
+            self._check_retained(event)
         return event, not always and self.topic_map.is_ephemeral(route, qos=qos, data=decoded, raw=data, binary=binary)
+
+    def _check_retained(self, event: Event) -> None:
+        limit, retained = self.limits.retained_bytes, self.hub.retained
+        if limit and (size := retained.size_with(event)) > max(limit, retained.size):
+            raise QuotaExceeded(
+                "the retained messages of all topics are over the limit",
+                hint="clear some with empty payloads, give them an expiry, or raise limits.retained_bytes",
+                size=size,
+                limit=limit,
+            )
 
     @staticmethod
     def _author(publication: Publication) -> Author:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gapless.event import Record
+from gapless.event import Event, Record
 from gapless.mqtt.topic_tree import TopicTree
 
 
@@ -17,6 +17,8 @@ class RetainedMessages:
         self._by_topic: dict[str, Record] = {}
         self._tree: TopicTree[Record] = TopicTree()
         self._by_room: dict[str, dict[str, Record]] = {}  # by topic, too
+        self.size = 0
+        """Bytes of all, by `Event.size`."""
 
     def __len__(self) -> int:
         return len(self._by_topic)
@@ -27,9 +29,16 @@ class RetainedMessages:
         self._forget(event.topic)
         if event.mqtt_payload != b"":
             self._by_topic[event.topic] = record
+            self.size += event.size
             self._tree.put(event.topic, record)
             for room in event.rooms:
                 self._by_room.setdefault(room, {})[event.topic] = record
+
+    def size_with(self, event: Event) -> int:
+        """What `size` will be once this event is its topic's last value."""
+        old = self._by_topic.get(event.topic)
+        kept = self.size if old is None else self.size - old.event.size
+        return kept if event.mqtt_payload == b"" else kept + event.size
 
     def get(self, topic: str) -> Record | None:
         """The topic's last value."""
@@ -65,6 +74,7 @@ class RetainedMessages:
         record = self._by_topic.pop(topic, None)
         if record is None:
             return
+        self.size -= record.event.size
         self._tree.remove(topic)
         for room in record.event.rooms:
             topics = self._by_room[room]

@@ -64,6 +64,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         topic_bytes: longest topic in UTF-8 bytes.
         topic_levels: most levels of a topic.
         batch_events: most events of one REST request.
+        retained_bytes: all retained messages together, by their data and 400 bytes each; one that does not fit is
+            refused. 0 is no limit.
         burst_seconds: how many seconds' worth of a rate may come at once, after a time of silence.
         exempt: addresses and networks whose clients are held to none of the rates and shares, such as your own
             back ends. By default this machine: behind a proxy on it, name the proxy in `http.trusted_proxies`.
@@ -77,6 +79,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     topic_bytes: int = 1024
     topic_levels: int = 32
     batch_events: int = 10_000
+    retained_bytes: int = 256 << 20
     burst_seconds: float = 10
     exempt: tuple[str, ...] = ("127.0.0.0/8", "::1")
     remembered: int = 100_000
@@ -96,5 +99,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             for name in options.__struct_fields__:
                 if not getattr(options, name) >= 0:
                     raise ConfigError(f"limits.{table}.{name} is below 0", hint="0 is no limit")
+        if self.retained_bytes < 0:
+            raise ConfigError("limits.retained_bytes is below 0", hint="0 is no limit")
         if not self.burst_seconds > 0 or self.remembered < 1:
             raise ConfigError("limits.burst_seconds and limits.remembered must be above 0", hint="such as 10 and 1000")

@@ -99,6 +99,7 @@ class MetricsDoor:
         yield Sample("gapless_log_head_offset", "gauge", "Offset of the newest durable event.", self._log.head)
         yield Sample("gapless_log_oldest_offset", "gauge", "Offset of the oldest event kept.", self._log.oldest)
         yield Sample("gapless_hub_head_offset", "gauge", "Offset of the newest event handed out.", self._hub.head)
+        yield Sample("gapless_retained_bytes", "gauge", "Retained messages kept, in bytes.", self._hub.retained.size)
         connections = "Clients connected now, by transport."
         yield Sample("gapless_connections", "gauge", connections, sse.open_streams, {"transport": "sse"})
         yield Sample("gapless_connections", "gauge", connections, polling.waiting, {"transport": "poll"})

@@ -53,6 +53,7 @@ _ERRORS = {
     404: ("There is no such thing: no event can be sent to one of the rooms; no keys to revoke.", "unknown_room"),
     413: ("Too many bytes, or too many events.", "payload_too_large"),
     415: ("The body is neither JSON nor NDJSON.", "unsupported_media_type"),
+    507: ("It was to be retained, and what is retained fills its bound.", "quota_exceeded"),
     503: ("Nothing was accepted now; send the same again.", "log_unavailable"),
 }
 
@@ -172,7 +173,7 @@ def _publish(limits: Limits, options: HttpOptions) -> Document:
                     }
                 },
             },
-            **_refer(400, 401, 403, 413, 415, 503),
+            **_refer(400, 401, 403, 413, 415, 503, 507),
         },
     }
 

@@ -24,6 +24,7 @@ from gapless.errors import (
     NotDecided,
     Overloaded,
     PayloadTooLarge,
+    QuotaExceeded,
     RateLimited,
     TooComplex,
     UnknownTopic,
@@ -78,7 +79,7 @@ def reason_of(error: BaseException) -> ReasonCode:
             return ReasonCode.NOT_AUTHORIZED
         case InvalidTopic() | UnknownTopic():
             return ReasonCode.TOPIC_NAME_INVALID
-        case PayloadTooLarge() | LogError() | Overloaded() | RateLimited():
+        case PayloadTooLarge() | LogError() | Overloaded() | QuotaExceeded() | RateLimited():
             return ReasonCode.QUOTA_EXCEEDED
         case InvalidPayload():
             return ReasonCode.PAYLOAD_FORMAT_INVALID
