@@ -207,6 +207,32 @@ async def test_the_application_decides_after_it_was_asked() -> None:
         gate.check_subscribe_room(identity, "lead:5")
 
 
+async def test_an_answer_that_is_forgotten_on_its_way_is_asked_for_again() -> None:
+    """Rights that change twice in a moment must not cost a subscription that both answers allow."""
+    asked: asyncio.Queue[asyncio.Future[bool]] = asyncio.Queue()
+
+    async def ask(identity: Identity, question: Question) -> bool:
+        said: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        asked.put_nowait(said)
+        return await said
+
+    gate = make(ask=ask)
+    identity = await enter(gate, token(roles=["SALES"]))
+    for second in (True, False):
+        preparing = asyncio.create_task(gate.prepare(identity, rooms=["lead:5"]))
+        first = await asked.get()
+        gate.recheck("7")
+        first.set_result(not second)
+        (await asked.get()).set_result(second)
+        await preparing
+        if second:
+            gate.check_subscribe_room(identity, "lead:5")
+        else:
+            with pytest.raises(Forbidden):
+                gate.check_subscribe_room(identity, "lead:5")
+        gate.recheck("7")
+
+
 async def test_operating_takes_a_role_or_a_back_end() -> None:
     gate = make()
     for roles, operations in ((["ADMIN"], {"metrics", "admin"}), (["METRICS"], {"metrics"}), (["SALES"], set())):

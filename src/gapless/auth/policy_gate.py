@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gapless.auth")
 
+ATTEMPTS = 3
+"""Times that the application is asked, where its answers are forgotten while they are on their way (`recheck`)."""
+
 MAX_KNOWN = 100_000
 """Decisions kept, which hold as long as the identity does."""
 
@@ -176,6 +179,17 @@ class PolicyGate:
         self, identity: Identity, *, rooms: Iterable[str] = (), filters: Iterable[str] = (), topics: Iterable[str] = ()
     ) -> None:
         """See `Gate.prepare`."""
+        rooms, filters, topics = tuple(rooms), tuple(filters), tuple(topics)
+        for _ in range(ATTEMPTS):
+            questions = self._questions(identity, rooms, filters, topics)
+            if not questions:
+                return
+            await self.application.ask(identity, questions)
+
+    def _questions(
+        self, identity: Identity, rooms: Iterable[str], filters: Iterable[str], topics: Iterable[str]
+    ) -> list[Question]:
+        """What the application must be asked before these can be checked."""
         known, answer = self._of(identity), self._answer(identity)
         decisions = [self.policy.room(identity, room, answer) for room in rooms if room not in known.rooms]
         decisions += [self.policy.topic_filter(identity, each, answer) for each in filters if each not in known.filters]
@@ -184,9 +198,7 @@ class PolicyGate:
             for topic in topics
             if self.policy.subject_of(topic) not in known.topics
         ]
-        questions = [question for decision in decisions for question in decision.questions]
-        if questions:
-            await self.application.ask(identity, questions)
+        return [question for decision in decisions for question in decision.questions]
 
     def check_subscribe_room(self, identity: Identity, room: str) -> None:
         """See `Gate.check_subscribe_room`."""
