@@ -19,9 +19,21 @@ from gapless.auth import AskOptions, AuthOptions, Identity, PolicyGate
 from gapless.auth.policy import Question
 from gapless.config import Settings
 from gapless.gateway import Gateway
-from gapless.mqtt import Connack, Connect, Properties, ProtocolVersion, Publish, Suback, Subscribe, SubscriptionRequest
+from gapless.mqtt import (
+    Auth,
+    Connack,
+    Connect,
+    Properties,
+    ProtocolVersion,
+    Publish,
+    ReasonCode,
+    Suback,
+    Subscribe,
+    SubscriptionRequest,
+)
 from gapless.topicmap import Row, TopicMap
 from gapless.topicmap.rules import RoomRule
+from gapless.transports.mqtt.access import METHOD
 from tests.http.conftest import SseReader
 from tests.matrix.people import SECRET, token
 from tests.mqtt_edge.support import V5, V311, Client, close_clients, until
@@ -71,6 +83,30 @@ class Site:
         """What it may hear no more, then what it may."""
         await self.gateway.publish(topic=TOPIC, data={"secret": True})
         await self.gateway.publish(topic=MARKER, data={"secret": False})
+
+
+class SlowSite(Site):
+    """Its application answers once it may."""
+
+    async def open(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.asked = asyncio.Event()
+        await super().open()
+
+    async def ask(self, identity: Identity, question: Question) -> bool:
+        self.asked.set()
+        await self.may_answer.wait()
+        return await super().ask(identity, question)
+
+    async def look_again(self) -> None:
+        """Until it is asked about what somebody hears."""
+        gate = self.gateway.gate
+        assert isinstance(gate, PolicyGate)
+        self.may_answer.clear()
+        self.asked.clear()
+        gate.recheck("7")
+        await self.asked.wait()
 
 
 @pytest.fixture(params=[True, False], ids=["told", "not told"])
@@ -195,3 +231,35 @@ async def test_who_is_present(site: Site) -> None:
     await until(lambda: bool(told))
     assert told == [("gapless:revoked", {"rooms": [SECRET_ROOM]})]
     await client.disconnect()
+
+
+async def test_a_fresh_token_while_rights_are_looked_at_costs_nothing() -> None:
+    """The application is asked about each token by itself."""
+    fresh = token(user="7", jti="fresh")
+    async with AsyncExitStack() as stack:
+        site = SlowSite(stack, told=True)
+        await site.open()
+        heard: list[Any] = []
+        web = socketio.AsyncClient(reconnection=False)
+        web.on("*", lambda event, data, *rest: heard.append((event, data)))
+        await web.connect(site.gateway.http_url, auth={"token": site.token}, transports=["websocket"])
+        assert (await web.call("subscribe", {"rooms": [OPEN_ROOM]}))["ok"]
+        assert site.gateway.mqtt_url is not None
+        phone = await Client.open(int(site.gateway.mqtt_url.rpartition(":")[2]), V5)
+        shown = Properties(authentication_method=METHOD, authentication_data=site.token.encode())
+        phone.send(Connect("phone", V5, properties=shown))
+        await phone.expect(Connack)
+        phone.send(Subscribe(1, [SubscriptionRequest(MARKER, 1)]))
+        assert not (await phone.expect(Suback)).reason_codes[0].is_failure
+        await site.look_again()
+        shown = Properties(authentication_method=METHOD, authentication_data=fresh.encode())
+        phone.send(Auth(ReasonCode.REAUTHENTICATE, shown))
+        await phone.expect(Auth)
+        assert (await web.call("authenticate", {"token": fresh}))["ok"]
+        site.may_answer.set()
+        await site.publish()
+        assert (await phone.expect(Publish)).topic == MARKER
+        await until(lambda: bool(heard))
+        assert heard == [("e", {"secret": False, "x": "2"})]
+        await web.disconnect()
+    await close_clients()

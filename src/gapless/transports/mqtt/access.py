@@ -144,16 +144,22 @@ def review_connection(connection: Connection) -> None:
     elif undecided and not connection.reviewing:
         connection.reviewing = True
         connection.reader.pause()
-        connection.edge.tasks.spawn(_ask(connection, undecided), "mqtt-review")
+        connection.edge.tasks.spawn(_ask(connection), "mqtt-review")
 
 
 def _review(connection: Connection) -> Verdict:
-    filters = dict.fromkeys(heard_by(name) for name in connection.reader.session.subscriptions)
-    return review_filters(connection.edge.gate, connection.identity, filters)
+    return review_filters(connection.edge.gate, connection.identity, _heard(connection))
 
 
-async def _ask(connection: Connection, filters: list[str]) -> None:
-    await prepare(connection.edge.gate, connection.identity, filters)
+def _heard(connection: Connection) -> list[str]:
+    return list(dict.fromkeys(heard_by(name) for name in connection.reader.session.subscriptions))
+
+
+async def _ask(connection: Connection) -> None:
+    identity = None
+    while identity is not connection.identity:  # a fresh token may have come meanwhile, of which others are asked
+        identity = connection.identity
+        await prepare(connection.edge.gate, identity, _heard(connection))
     connection.reviewing = False
     if not connection.is_open:
         return

@@ -128,8 +128,10 @@ class Access:
         self._leave(client, denied)
 
     async def _ask(self, client: Client) -> None:
-        rooms = tuple(client.subscriptions.since)
-        await self._gate.prepare(client.identity, rooms=rooms)
+        identity = None
+        while identity is not client.identity:  # a fresh token may have come meanwhile
+            identity = client.identity
+            await self._gate.prepare(identity, rooms=tuple(client.subscriptions.since))
         client.undecided = False
         verdict = review(self._gate.check_subscribe_room, client.identity, client.subscriptions.since)
         self._leave(client, verdict.denied + verdict.undecided)
