@@ -8,6 +8,7 @@ import pytest
 
 from gapless.config import Settings
 from gapless.gateway import Gateway
+from gapless.topicmap import Row, TopicMap
 from tests.http.browser import browser
 
 pytestmark = pytest.mark.needs_chromium
@@ -77,6 +78,17 @@ async def test_the_page_asks_for_the_token(tmp_path: Path) -> None:
         await tab.until(CONNECTED)
         await tab.run(press("socketio", "#publish .main"))
         await tab.until(everywhere(1))
+
+
+async def test_with_a_map_of_another_domain_the_page_shows_where_to_name_rooms(tmp_path: Path) -> None:
+    shop = TopicMap([Row("shop/orders/{orderId}/placed", "order:placed", ("order:{orderId}",))])
+    async with Gateway(SETTINGS, topic_map=shop) as gateway, browser(tmp_path) as tab:
+        await tab.open(gateway.http_url)
+        await tab.until("document.getElementById('rooms').checkVisibility()")
+        await tab.run(
+            "document.getElementById('rooms').value = 'order:5'; document.querySelector('#settings button').click()"
+        )
+        await tab.until(CONNECTED)
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

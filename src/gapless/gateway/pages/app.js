@@ -28,7 +28,7 @@ const by = (id) => document.getElementById(id);
 const settings = { rooms: ["org:global", "lead:123", "user:7", "note:9"], token: "" };
 const lanes = {}; // key → {client, node, count, twice, cut}
 const events = new Map(); // id → {node, cells, sent, first, arrived}
-let tokenAsked = false;
+let settingsShown = false;
 const sent = new Map(); // id → {at, door}, of what this page published
 
 // --- the four clients
@@ -59,7 +59,7 @@ function startLane(lane) {
       if (lane.client !== client) return;
       lane.node.dataset.state = state;
       lane.state.textContent = words;
-      if (words.includes("token")) showSettings();
+      if (/token|no room|may not hear/.test(words)) showSettings();
       lane.button.textContent = lane.cut ? "Connect" : "Cut";
       lane.button.setAttribute("aria-label", `${lane.button.textContent} ${lane.Lane.title}`);
     },
@@ -74,8 +74,8 @@ function startLane(lane) {
 
 /** Once: whoever closes it again is left alone. */
 function showSettings() {
-  if (!tokenAsked) by("token").closest("details").open = true;
-  tokenAsked = true;
+  if (!settingsShown) by("token").closest("details").open = true;
+  settingsShown = true;
 }
 
 // --- the events
