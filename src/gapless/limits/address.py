@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from gapless.errors import ConfigError
@@ -30,7 +31,7 @@ class Networks:
                 ) from error
 
     def __contains__(self, address: object) -> bool:
-        found = _parse(address)
+        found = _parse_peer(address)
         return found is not None and any(found in network for network in self._networks)
 
     def __bool__(self) -> bool:
@@ -39,7 +40,7 @@ class Networks:
 
 def address_group(address: str) -> str:
     """What is counted as one: an IPv4 address, or the /64 that one IPv6 subscriber usually has whole (RFC 6177)."""
-    parsed = _parse(address)
+    parsed = _parse_peer(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((int(parsed) >> 64 << 64, 64)))
     return str(parsed) if parsed is not None else address
@@ -74,3 +75,7 @@ def _parse(address: object) -> IPv4Address | IPv6Address | None:
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
         return parsed.ipv4_mapped
     return parsed
+
+
+_parse_peer = lru_cache(4096)(_parse)
+"""For addresses that sockets have, as each new connection asks several times. What a header says may be long."""
