@@ -6,6 +6,9 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
+
+from gapless.cli.demo import called_as
 from gapless.testing import free_port
 from tests.cli.harness import gapless, running
 
@@ -66,3 +69,15 @@ async def test_a_port_in_use_is_said_so() -> None:
         assert done.code == 2
         assert "in use" in done.err
         assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(("path", "called"), [("", ".venv/bin/gapless"), (".venv/bin", "gapless")])
+def test_what_is_to_be_copied_names_the_command_as_it_can_be_called(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, called: str
+) -> None:
+    command = tmp_path / ".venv" / "bin" / "gapless"
+    command.parent.mkdir(parents=True)
+    command.touch(0o755)
+    monkeypatch.setattr("sys.argv", [".venv/bin/gapless", "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path / path))
+    assert called_as() == called

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
@@ -199,10 +201,16 @@ class View:
         if self._output.json:
             return
         self._console.print(f"\nWatch and publish: [bold cyan]{gateway.http_url}/[/]")
-        self._console.print(f"  or: gapless publish --url {gateway.http_url} --type lead:created --data", end=" ")
+        command = escape(called_as())
+        self._console.print(f"  or: {command} publish --url {gateway.http_url} --type lead:created --data", end=" ")
         self._console.print("""'{"leadId": "7", "company": "Initech"}'""", markup=False)
-        self._console.print(f"      gapless subscribe --url {gateway.mqtt_url} --topic 'crm/#'")
+        self._console.print(f"      {command} subscribe --url {gateway.mqtt_url} --topic 'crm/#'")
         self._console.print("Events that are published now appear here. Ctrl-C stops it.\n")
+
+
+def called_as() -> str:
+    """As what this was started: `.venv/bin/gapless` in a clone, to copy from the screen."""
+    return sys.argv[0] if sys.argv[0].endswith("bin/gapless") and shutil.which("gapless") is None else "gapless"
 
 
 def _cell(copies: list[float], *, narrow: bool) -> Text:

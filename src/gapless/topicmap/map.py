@@ -217,7 +217,7 @@ class TopicMap:
                 validate_topic(topic)
                 if self.route(topic).row is None:
                     return
-        known = ", ".join(template for _, template in self._rooms)
+        known = ", ".join(dict.fromkeys(template.replace("{data.", "{") for _, template in self._rooms))
         raise UnknownRoom(f"no room {room[:120]!r}", hint=f"rooms look like: {known}")
 
     def filters_for(self, room: str) -> list[str]:
