@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gapless.auth import Identity, Leases
+from gapless.auth import leases as leases_module
 from gapless.errors import Forbidden, Unauthorized
 
 
@@ -47,6 +48,17 @@ async def test_an_expired_lease_ends_the_connection_and_no_other(clock: Clock) -
 async def test_the_timer_ends_it_by_itself(clock: Clock) -> None:
     leases, connection = Leases(clock), Connection()
     leases.hold(Identity(expires=1000.0), connection)
+    assert (await connection.ended).code == "unauthorized"
+    leases.close()
+
+
+async def test_a_clock_that_was_set_is_noticed(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens count by the wall clock, the loop's timers by one that stands still while the machine sleeps."""
+    assert leases_module.MAX_SLEEP <= 1.0
+    monkeypatch.setattr(leases_module, "MAX_SLEEP", 0.01)
+    leases, connection = Leases(clock), Connection()
+    leases.hold(Identity(expires=5000.0), connection)
+    clock.now = 5000.0
     assert (await connection.ended).code == "unauthorized"
     leases.close()
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gapless.auth")
 
-MAX_SLEEP = 3600.0
-"""Seconds: a wall clock that was set meanwhile is noticed after at most this long."""
+MAX_SLEEP = 1.0
+"""Seconds: a wall clock that was set, or ran on while the machine slept, is noticed after at most this long."""
 
 
 class Holder(Protocol):
