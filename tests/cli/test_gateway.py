@@ -211,6 +211,12 @@ async def test_hears_topic_filters_over_tcp(gateway: Gateway) -> None:
         assert "\x1b" not in line
 
 
+async def test_why_a_filter_is_refused_is_said(gateway: Gateway) -> None:
+    done = await gapless("subscribe", "--url", gateway.http, "--topic", "$room/leads:1")
+    assert done.code == 1
+    assert "mend it: no room 'leads:1'; rooms look like: lead:{leadId}" in done.err.replace("\n", " ")
+
+
 async def test_an_unknown_room_is_refused_at_once(gateway: Gateway) -> None:
     for transport in TRANSPORTS:
         done = await gapless("subscribe", "--url", gateway.http, "--rooms", "no", "--transport", transport)

@@ -67,7 +67,7 @@ class PahoSession:
         self.lost_code: int | None = None
         self.receive_maximum = 65535
         self._connack: asyncio.Future[ReasonCode] = self._loop.create_future()
-        self._subacks: dict[int, asyncio.Future[tuple[list[ReasonCode], dict[str, str]]]] = {}
+        self._subacks: dict[int, asyncio.Future[tuple[list[ReasonCode], Properties | None]]] = {}
         self._unsubacks: dict[int, asyncio.Future[None]] = {}
         self._pubacks: dict[int, asyncio.Future[ReasonCode]] = {}
         self._on_message = on_message
@@ -216,16 +216,19 @@ class PahoSession:
         code, mid = self.client.subscribe(filters, properties=properties)
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
             raise ConnectionLost(f"{self.where}: SUBSCRIBE could not be sent")
-        granted: asyncio.Future[tuple[list[ReasonCode], dict[str, str]]] = self._loop.create_future()
+        granted: asyncio.Future[tuple[list[ReasonCode], Properties | None]] = self._loop.create_future()
         self._subacks[mid] = granted
-        codes, found = await self._answer(granted, "SUBSCRIBE")
+        codes, told = await self._answer(granted, "SUBSCRIBE")
         for (topic_filter, _), reason in zip(filters, codes, strict=False):
             if reason.value >= 0x80:
                 details = {"code": "forbidden"} if reason.value == _NOT_AUTHORIZED else {}
                 raise Refused(
-                    f"{self.where} refused the filter {topic_filter!r}: {reason}", reason_code=reason.value, **details
+                    f"{self.where} refused the filter {topic_filter!r}: {reason}",
+                    hint=getattr(told, "ReasonString", ""),
+                    reason_code=reason.value,
+                    **details,
                 )
-        return found
+        return user_properties(told)
 
     async def unsubscribe(self, filters: list[str]) -> None:
         """Unsubscribe, and wait for UNSUBACK."""
@@ -301,7 +304,7 @@ class PahoSession:
     ) -> None:
         waiting = self._subacks.pop(mid, None)
         if waiting is not None and not waiting.done():
-            waiting.set_result((codes, user_properties(properties)))
+            waiting.set_result((codes, properties))
 
     def _unsubscribed(
         self, client: Client, userdata: object, mid: int, codes: list[ReasonCode], properties: Properties | None
