@@ -189,7 +189,7 @@ async def test_a_clients_certificate_reaches_the_gate_by_every_door(certificates
         async with publisher_to(gateway.mqtts_url or "", "mqtt", tls=trust) as publisher:
             await publisher.publish([Outgoing(id="mqtts", topic="crm/leads/1/updated", data={})])
     assert {seen.door for seen in gate.seen} == {"rest", "socketio", "mqtt"}
-    assert len({seen.connection for seen in gate.seen}) == len(gate.seen) == 4
+    assert len({seen.connection for seen in gate.seen}) == 4  # one is looked at again where its body was waited for
     for seen in gate.seen:
         assert seen.address == "127.0.0.1"
         assert re.fullmatch(r"(ws )?127\.0\.0\.1:[1-9][0-9]+", seen.connection or "")
