@@ -28,7 +28,7 @@ from bench.cases.fanout import (
 )
 from bench.cases.many import many_rooms, mixed
 from bench.cases.rest import rest
-from bench.cases.returning import catch_up, storm_mqtt, storm_socketio
+from bench.cases.returning import catch_up, storm_mqtt, storm_socketio, storm_topics
 from bench.cases.run import Run
 from bench.cases.stalled import stalled_mqtt, stalled_socketio
 from bench.document import render
@@ -53,6 +53,7 @@ CASES: dict[str, Callable[[Run], Awaitable[None]]] = {
     "mixed": mixed,
     "storm-socketio": storm_socketio,
     "storm-mqtt": storm_mqtt,
+    "storm-topics": storm_topics,
     "catchup": catch_up,
     "stalled-socketio": stalled_socketio,
     "stalled-mqtt": stalled_mqtt,
@@ -89,7 +90,7 @@ def arguments(line: list[str] | None = None) -> argparse.Namespace:
     add(
         "--clients",
         type=_positive,
-        help="clients of a fan-out, and stalled ones (default 1,000); twice as many in a storm",
+        help="clients of a fan-out, and stalled ones (default 1,000); ten times as many in a storm",
     )
     add("--no-peers", action="store_true", help="measure Gapless alone")
     add("--data", type=Path, help="folder for the servers' data (default: the temporary folder)")

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from bench.cases.run import Run, connect_all
-from bench.load.event import ROOM, event_data
+from bench.load.event import FILTER, ROOM, event_data
 from bench.load.http_readers import SseReader, fetch, poll_all, publish_all
 from bench.load.mqtt_client import MqttClient
 from bench.load.tally import LoadFailed, Tally
@@ -22,6 +22,7 @@ from bench.watch import Usage, peak_bytes, reset_peak, resident_bytes, watching
 _WITHIN = 60.0
 _CONNECTING = 1000
 _BEHIND = 100
+_BEHIND_EACH = 10
 _MISSED = 10_000
 
 Client = SocketIoClient | MqttClient
@@ -51,6 +52,21 @@ async def storm_mqtt(run: Run) -> None:
     async def load(target: Target) -> None:
         come_back = await _drop_mqtt(target, clients, missed=_BEHIND)
         await _storm(run, case, target, clients, come_back)
+
+    if problem := run.too_many(clients):
+        run.report.skip(case, problem)
+        return
+    await run.against(case, (GAPLESS,), load)
+
+
+async def storm_topics(run: Run) -> None:
+    """The same with a topic for each, and fewer events for each: together as many as are kept in memory."""
+    clients = 10 * run.clients
+    case = f"storm: {clients:,} MQTT sessions, a topic each"
+
+    async def load(target: Target) -> None:
+        come_back = await _drop_mqtt(target, clients, missed=_BEHIND_EACH, own_topics=True)
+        await _storm(run, case, target, clients, come_back, behind=_BEHIND_EACH)
 
     if problem := run.too_many(clients):
         run.report.skip(case, problem)
@@ -100,7 +116,7 @@ def _report_catch_up(run: Run, case: str, name: str, target: Target, usage: Usag
         add(case, f"{name}: CPU per event", target.name, usage.server / _MISSED * 1e6, unit="µs", notes=notes)
 
 
-async def _storm(run: Run, case: str, target: Target, count: int, come_back: Return) -> None:
+async def _storm(run: Run, case: str, target: Target, count: int, come_back: Return, *, behind: int = _BEHIND) -> None:
     """All of them, a thousand connecting at a time (the backlog is 4,096); done when each has what it missed."""
     tally = Tally()
     gate = asyncio.Semaphore(_CONNECTING)
@@ -114,20 +130,20 @@ async def _storm(run: Run, case: str, target: Target, count: int, come_back: Ret
     with watching(target.pids) as usage:
         returning = [asyncio.create_task(one(number)) for number in range(count)]
         try:
-            await tally.reach(count * _BEHIND, within=_WITHIN)
+            await tally.reach(count * behind, within=_WITHIN)
             clients = await asyncio.gather(*returning)
         except BaseException:
             for task in returning:
                 task.cancel()
             await asyncio.wait(returning)
             raise
-    wrong = sum(client.received != _BEHIND for client in clients)
+    wrong = sum(client.received != behind for client in clients)
     for client in clients:
         client.close()
     if wrong:
-        raise LoadFailed(f"{wrong:,} clients did not receive each of {_BEHIND} events once")
+        raise LoadFailed(f"{wrong:,} clients did not receive each of {behind} events once")
     add, notes = run.report.add, usage.notes
-    add(case, f"until all have {_BEHIND} events", target.name, usage.seconds, unit="s", notes=notes)
+    add(case, f"until all have {behind} events", target.name, usage.seconds, unit="s", notes=notes)
     add(case, "generator CPU", target.name, usage.generator, unit="s", notes=notes)
     if usage.server:
         peak = peak_bytes(target.pids)
@@ -155,18 +171,24 @@ async def _drop_socketio(target: Target, count: int, *, missed: int) -> Return:
     return come_back
 
 
-async def _drop_mqtt(target: Target, count: int, *, missed: int) -> Return:
+async def _drop_mqtt(target: Target, count: int, *, missed: int, own_topics: bool = False) -> Return:
     """See `_drop_socketio`; a session stands at its subscription without an event."""
     tally = Tally()
+    topic = "crm/leads/{}/updated".format
 
     async def connect(target: Target, tally: Tally, number: int, qos: int | None = None) -> Client:
-        return await MqttClient.connect(target.mqtt, tally, client_id=f"storm-{number}", qos=qos, stays=True)
+        wanted = topic(number) if own_topics else FILTER
+        client_id = f"storm-{number}"
+        return await MqttClient.connect(target.mqtt, tally, client_id=client_id, qos=qos, filter=wanted, stays=True)
 
     clients = await connect_all(count, lambda number: connect(target, tally, number, 1))
     for client in clients:
         client.close()
     await _all_gone(target, "mqtt")
-    await _publish_missed(target, missed)
+    if own_topics:
+        await publish_all(target.http, [event_data()] * (count * missed), topics=[topic(n) for n in range(count)])
+    else:
+        await _publish_missed(target, missed)
     return connect
 
 

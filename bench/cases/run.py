@@ -32,7 +32,7 @@ class Run:
         report: takes the figures.
         cores: which core is whose.
         seconds: how long each load is measured; a fifth of it goes before, to warm up.
-        clients: of the fan-outs, and those that stall; storms have twice as many.
+        clients: of the fan-outs, and those that stall; storms have ten times as many.
         peers: whether to measure others than Gapless.
         data: where the servers' data goes; None is the system's temporary folder.
         profile: where to write a profile of Gapless; None measures it as it is.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
 
-from bench.load.event import ROOM, TYPE
+from bench.load.event import ROOM, TOPIC, TYPE
 from bench.load.sockets import connect_to
 from bench.load.tally import LoadFailed, Tally
 
@@ -35,13 +36,17 @@ async def fetch(port: int, path: str, *, body: bytes | None = None) -> bytes:
     return found
 
 
-async def publish_all(port: int, events: list[bytes]) -> str:
-    """Publish JSON data of the benchmark's type over REST, a thousand at a time; the last one's position."""
+async def publish_all(port: int, events: list[bytes], *, topics: Sequence[str] = (TOPIC,)) -> str:
+    """Publish JSON data of the benchmark's type over REST, a thousand at a time, to each topic in turn.
+
+    Returns:
+        The last one's position.
+    """
     position = ""
     for start in range(0, len(events), 1000):
         part = [
-            b'{"type":"%b","topic":"crm/leads/123/updated","data":%b}' % (TYPE.encode(), data)
-            for data in events[start : start + 1000]
+            b'{"type":"%b","topic":"%b","data":%b}' % (TYPE.encode(), topics[number % len(topics)].encode(), data)
+            for number, data in enumerate(events[start : start + 1000], start)
         ]
         answer: Any = msgspec.json.decode(await fetch(port, "/api/events", body=b"[" + b",".join(part) + b"]"))
         position = answer["events"][-1]["position"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.delivery import RecentEvents
-from gapless.delivery.recent import OVERHEAD
+from gapless.delivery.recent import MOST_RUNS, OVERHEAD
 from gapless.event import Event, Origin, Record
 from gapless.eventlog import EVERYTHING, Selector
 
@@ -106,6 +106,27 @@ def test_rooms_of_evicted_events_are_forgotten() -> None:
     for offset in range(1, 2000):
         recent.append(record(offset, (f"room:{offset}",)))
     assert len(recent._by_room) == 2
+
+
+def test_topics_of_evicted_events_are_forgotten() -> None:
+    recent = RecentEvents(max_events=2)
+    for offset in range(1, 2000):
+        recent.append(record(offset, (), f"topic/{offset}"))
+    assert len(recent._by_topic) == 2
+    page = recent.page(Selector(filters=("topic/+",)), 1997, limit=5)
+    assert page is not None
+    assert [each.offset for each in page.records] == [1998, 1999]
+
+
+@pytest.mark.parametrize("topics", [MOST_RUNS, MOST_RUNS + 1])
+def test_a_filter_for_many_topics(topics: int) -> None:
+    recent = RecentEvents()
+    for offset in range(1, 3 * topics + 1):
+        recent.append(record(offset, (), f"{'xy'[offset % 2]}/{offset % topics}"))
+    wanted = Selector(filters=("x/+",))
+    page = recent.page(wanted, 3, limit=1000)
+    assert page is not None
+    assert [each.offset for each in page.records] == list(range(4, 3 * topics + 1, 2))
 
 
 def test_little_is_kept_of_evicted_events_in_a_room_that_lives_on() -> None:

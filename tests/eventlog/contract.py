@@ -15,6 +15,7 @@ import pytest_asyncio
 from gapless.errors import InvalidRequest, LogUnavailable, Overloaded
 from gapless.event import Author, MqttMessage, Origin, Record
 from gapless.eventlog import EVERYTHING, EventLog, Retention, Selector, StateKind, StateWrite
+from gapless.mqtt import matches
 from tests.eventlog.events import answers_of, make_event, make_events, offsets_of, read_all
 
 PUMP, SESSION = StateKind.PUMP, StateKind.MQTT_SESSION
@@ -521,6 +522,39 @@ class ReadContract(LogContract):
             pages = await read_all(log, selector, limit=700)
             assert [offset for page in pages for offset in offsets_of(page.records)] == list(expected)
             assert all(page.complete for page in pages)
+
+    async def test_few_among_many_by_filter(self, log: EventLog) -> None:
+        count, step, rare = 30_000, 5000, 997
+        for start in range(1, count + 1, step):
+            await log.append(
+                [make_event(n, topic=f"t/{n}" if n % rare else f"rare/{n}/x") for n in range(start, start + step)]
+            )
+        all_rare = list(range(rare, count + 1, rare))
+        for filters, expected in [
+            (("rare/#",), all_rare),
+            (("rare/+/x",), all_rare),
+            (("+/+/x",), all_rare),
+            (("rare/1994/+", "t/7", "t/29999"), [7, 1994, 29_999]),
+            (("rare/1994/#", "rare/+/x"), all_rare),
+            (("rare/1994/x/#", "t/+/x"), [1994]),
+            (("rar/#", "rare", "t/0"), []),
+        ]:
+            for limit in (1, 3, 1000):
+                pages = await read_all(log, Selector(filters=filters), limit=limit)
+                assert [offset for page in pages for offset in offsets_of(page.records)] == expected
+            page = await log.read(Selector(filters=filters), 1994, limit=5, upto=20_000)
+            assert offsets_of(page.records) == [n for n in expected if 1994 < n <= min(20_000, page.through)]
+
+    async def test_filters_and_topics_with_odd_characters(self, log: EventLog) -> None:
+        topics = ["a'b\"c/1", "日本/\U0010ffff", "/", "a//b", "a /b", "a\\u0000/b", "a", "a/", "a0"]
+        await log.append([make_event(n, topic=topic) for n, topic in enumerate(topics, 1)])
+        await log.append([make_event(n) for n in range(100, 200)])
+        for n, topic in enumerate(topics, 1):
+            assert offsets_of((await log.read(Selector(filters=(topic,)), 0, limit=1)).records) == [n]
+        for wanted in ("a/#", "a'b\"c/+", "日本/+", "/#", "a/+/b", "a\\u0000/#"):
+            expected = [n for n, topic in enumerate(topics, 1) if matches(wanted, topic)]
+            pages = await read_all(log, Selector(filters=(wanted,)), limit=1)
+            assert [offset for page in pages for offset in offsets_of(page.records)] == expected
 
     async def test_large_events(self, log: EventLog) -> None:
         events = [make_event(n, data=bytes([n]) * 300_000, binary=True) for n in range(1, 40)]

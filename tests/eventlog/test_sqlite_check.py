@@ -47,6 +47,7 @@ async def test_crashed_log_is_left_as_it_is(tmp_path: Path) -> None:
     ("damage", "problem"),
     [
         (with_sql("DELETE FROM event_rooms WHERE room = 'lead:7'"), "event 7: it is not indexed under room 'lead:7'"),
+        (with_sql("DELETE FROM event_topics WHERE offset = 7"), "event 7: it is not indexed under topic 'crm/"),
         (with_sql("UPDATE events SET body = x'c1' WHERE offset = 5"), "event 5: a stored event cannot be read"),
         (with_sql("UPDATE events SET topic = 'other' WHERE offset = 5"), "event 5: its row says"),
         (with_sql("DELETE FROM events WHERE offset = 5"), "some are missing"),

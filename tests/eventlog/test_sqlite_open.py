@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gapless.errors import LogCorrupt, LogError, LogUnavailable
-from gapless.eventlog import EVERYTHING
-from gapless.eventlog.sqlite import SqliteLog
+from gapless.eventlog import EVERYTHING, Selector
+from gapless.eventlog.sqlite import SqliteLog, check
 from gapless.eventlog.sqlite.schema import SCHEMA_VERSION
 from tests.eventlog.events import make_event, offsets_of
 from tests.eventlog.files import contents, cut_to, make_crashed_log, make_log, with_sql, write_at
@@ -252,3 +252,18 @@ async def test_log_may_move(tmp_path: Path) -> None:
     assert (log.epoch, log.head) == (epoch, 3)
     assert len((await log.read(EVERYTHING, 0)).records) == 3
     await log.close()
+
+
+async def test_a_log_without_an_index_by_topic_gets_one(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    await make_log(path)
+    with_sql("DROP TABLE event_topics", "PRAGMA user_version = 1")(path)
+    assert check(path).problems == ()
+    for _ in range(2):
+        log = SqliteLog(path)
+        await log.open(lambda records: None)
+        assert offsets_of((await log.read(Selector(filters=("crm/leads/7/+",)), 0, limit=1)).records) == [7]
+        await log.close()
+    assert check(path).problems == ()
+    with_sql("DELETE FROM event_topics WHERE offset = 7")(path)
+    assert len(check(path).problems) == 1

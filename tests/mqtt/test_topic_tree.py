@@ -27,7 +27,12 @@ def test_a_filter_finds_what_it_matches_in_the_order_in_which_it_was_put(
             tree.put(topic, topic)
         else:
             tree.remove(topic)
-    assert tree.matching(filter_) == [topic for topic in kept if matches(filter_, topic)]
+    found = [topic for topic in kept if matches(filter_, topic)]
+    assert tree.matching(filter_) == found
+    assert sorted(tree.few_matching(filter_, most=1000) or []) == sorted(found)
+    few = tree.few_matching(filter_, most=3)
+    assert few is None or sorted(few) == sorted(found)
+    assert few is None or len(few) <= 3
 
 
 @repeatable

@@ -1,4 +1,4 @@
-"""The newest events in memory, indexed by room, from which returning clients are served."""
+"""The newest events in memory, indexed by room and topic, from which returning clients are served."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from heapq import merge
 
 from gapless.event import Record
 from gapless.eventlog.contract import Page, Selector
+from gapless.mqtt.topic_tree import TopicTree
 
 SCANNED_AT_ONCE = 4_000
 """Events that one page by filters looks through: a few milliseconds of the event loop at most.
 A page may thus be short, or empty, and end before the head, as the log's own pages may."""
+
+MOST_RUNS = 200
+"""Rooms and topics whose events a page puts together; for more it looks through all events."""
 
 OVERHEAD = 600
 """Bytes of an event's objects beyond `Event.size`. Measured: an event with 200 bytes of data takes 1,200, its
@@ -34,6 +38,8 @@ class RecentEvents:
         self._max_bytes = max_bytes
         self._records: dict[int, Record] = {}  # by offset; a deque is slow in its middle
         self._by_room: dict[str, list[int]] = {}  # rising offsets; the first may be gone, up to half of them
+        self._by_topic: dict[str, list[int]] = {}  # the same
+        self._topics: TopicTree[list[int]] = TopicTree()  # the same lists
         self._weights: deque[int] = deque()  # of the records, oldest first
         self._bytes = 0
         self.head = head
@@ -74,6 +80,13 @@ class RecentEvents:
                 self._by_room[room] = [record.offset]
             else:
                 offsets.append(record.offset)
+        topic = record.event.topic
+        offsets = self._by_topic.get(topic)
+        if offsets is None:
+            self._by_topic[topic] = offsets = [record.offset]
+            self._topics.put(topic, offsets)
+        else:
+            offsets.append(record.offset)
         while len(self._records) > 1 and (len(self._records) > self._max_events or self._bytes > self._max_bytes):
             self._evict()
 
@@ -83,12 +96,24 @@ class RecentEvents:
             return None
         if after >= self.head:
             return Page([], self.head, complete=True)
-        if selector.rooms and not selector.filters and not selector.everything:
-            return self._page_by_room(selector.rooms, after, limit)
-        return self._page_by_scan(selector, after, limit)
+        found = None if selector.everything else self._find(selector)
+        return self._page_by_scan(selector, after, limit) if found is None else self._page_of(found, after, limit)
 
-    def _page_by_room(self, rooms: frozenset[str], after: int, limit: int) -> Page:
-        runs = [run for room in rooms if (run := self._offsets_after(room, after, limit + 1))]
+    def _find(self, selector: Selector) -> list[list[int]] | None:
+        """The offsets of each room and topic wanted; None where these are too many topics."""
+        found = [offsets for room in selector.rooms if (offsets := self._by_room.get(room)) is not None]
+        for wanted in selector.filters:
+            if "+" in wanted or "#" in wanted:
+                topics = self._topics.few_matching(wanted, MOST_RUNS)
+                if topics is None or len(found) + len(topics) > MOST_RUNS:
+                    return None
+                found += topics
+            elif (offsets := self._by_topic.get(wanted)) is not None:
+                found.append(offsets)
+        return found
+
+    def _page_of(self, found: list[list[int]], after: int, limit: int) -> Page:
+        runs = [run for offsets in found if (run := _after(offsets, after, limit + 1))]
         records: list[Record] = []
         last = 0
         for offset in runs[0] if len(runs) == 1 else merge(*runs):
@@ -99,13 +124,6 @@ class RecentEvents:
             records.append(self._records[offset])
             last = offset
         return Page(records, self.head, complete=True)
-
-    def _offsets_after(self, room: str, after: int, most: int) -> list[int]:
-        offsets = self._by_room.get(room)
-        if not offsets or offsets[-1] <= after:
-            return []
-        first = bisect_right(offsets, after)
-        return offsets[first : first + most]
 
     def _page_by_scan(self, selector: Selector, after: int, limit: int) -> Page:
         records: list[Record] = []
@@ -127,8 +145,24 @@ class RecentEvents:
         record = self._records.pop(self.start + 1)
         self._bytes -= self._weights.popleft()
         for room in record.event.rooms:
-            offsets = self._by_room[room]
-            if offsets[-1] == record.offset:
+            if _forget(self._by_room[room], record.offset):
                 del self._by_room[room]
-            elif offsets[len(offsets) // 2] == record.offset:  # half of them are gone
-                del offsets[: len(offsets) // 2 + 1]
+        topic = record.event.topic
+        if _forget(self._by_topic[topic], record.offset):
+            del self._by_topic[topic]
+            self._topics.remove(topic)
+
+
+def _after(offsets: list[int], after: int, most: int) -> list[int]:
+    if offsets[-1] <= after:
+        return []
+    first = bisect_right(offsets, after)
+    return offsets[first : first + most]
+
+
+def _forget(offsets: list[int], through: int) -> bool:
+    """Offsets through this one are gone, and are removed now and then; says whether these were all."""
+    half = len(offsets) // 2
+    if offsets[half] == through:
+        del offsets[: half + 1]
+    return not offsets or offsets[-1] == through

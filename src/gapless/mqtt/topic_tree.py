@@ -57,11 +57,22 @@ class TopicTree(Generic[V]):
 
         A filter that begins with a wildcard does not match a topic that begins with `$` (§4.7.2).
         """
+        nodes = self._find(filter_, most=None)
+        assert nodes is not None
+        entries = [node.entry for node in nodes if node.entry is not None]
+        entries.sort(key=lambda entry: entry[0])
+        return [value for _, value in entries]
+
+    def few_matching(self, filter_: str, most: int) -> list[V] | None:
+        """The same in no order; None where more than `most` levels would have to be looked at side by side."""
+        nodes = self._find(filter_, most=most)
+        return None if nodes is None else [node.entry[1] for node in nodes if node.entry is not None]
+
+    def _find(self, filter_: str, *, most: int | None) -> list[_Node[V]] | None:
         nodes = [self._root]
         for index, level in enumerate(filter_.split("/")):
             if level == "#":
-                nodes = self._below(nodes, first=index == 0)
-                break
+                return self._below(nodes, first=index == 0, most=most)
             if level == "+":
                 nodes = [
                     child
@@ -71,11 +82,11 @@ class TopicTree(Generic[V]):
                 ]
             else:
                 nodes = [child for node in nodes if (child := node.children.get(level)) is not None]
-        entries = [node.entry for node in nodes if node.entry is not None]
-        entries.sort(key=lambda entry: entry[0])
-        return [value for _, value in entries]
+            if most is not None and len(nodes) > most:
+                return None
+        return nodes
 
-    def _below(self, nodes: list[_Node[V]], *, first: bool) -> list[_Node[V]]:
+    def _below(self, nodes: list[_Node[V]], *, first: bool, most: int | None) -> list[_Node[V]] | None:
         """These, for `a/#` matches `a` too, and all below them."""
         if first:
             nodes = [child for name, child in self._root.children.items() if not name.startswith("$")]
@@ -85,4 +96,6 @@ class TopicTree(Generic[V]):
             node = waiting.pop()
             found.append(node)
             waiting.extend(node.children.values())
+            if most is not None and len(found) + len(waiting) > most:
+                return None
         return found

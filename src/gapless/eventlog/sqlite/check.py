@@ -61,12 +61,13 @@ def check(path: Path) -> Report:
         with closing(connect_reader(path, immutable=_alone(path))) as connection:
             connection.execute("BEGIN")  # one moment for all that follows
             meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
             low, high, count = connection.execute(
                 'SELECT min("offset"), max("offset"), count(*) FROM events'
             ).fetchone()
             trimmed = int(meta["trimmed"])
             problems = []
-            for problem in _problems(connection, low, high, count, trimmed):
+            for problem in _problems(connection, low, high, count, trimmed, by_topic=version > 1):
                 problems.append(problem)
                 if len(problems) == _MOST_PROBLEMS:
                     break
@@ -76,7 +77,7 @@ def check(path: Path) -> Report:
 
 
 def _problems(
-    connection: sqlite3.Connection, low: int | None, high: int | None, count: int, trimmed: int
+    connection: sqlite3.Connection, low: int | None, high: int | None, count: int, trimmed: int, *, by_topic: bool
 ) -> Iterator[str]:
     for (line,) in connection.execute("PRAGMA integrity_check(20)"):
         if line != "ok":
@@ -92,12 +93,13 @@ def _problems(
             continue
         if event.topic != topic or not is_stored_id(event_id, event.id):
             yield f"event {offset}: its row says {event_id!r} and {topic!r}, its body {event.id!r} and {event.topic!r}"
-        for room in event.rooms:
-            key = (offset >> BLOCK_BITS, room, offset)
-            if not connection.execute(
-                'SELECT 1 FROM event_rooms WHERE block = ? AND room = ? AND "offset" = ?', key
-            ).fetchone():
-                yield f"event {offset}: it is not indexed under room {room!r}"
+        names = [("room", room) for room in event.rooms]
+        if by_topic:  # before schema version 2 there was no such index
+            names.append(("topic", event.topic))
+        for what, name in names:
+            indexed = f'SELECT 1 FROM event_{what}s WHERE block = ? AND {what} = ? AND "offset" = ?'
+            if not connection.execute(indexed, (offset >> BLOCK_BITS, name, offset)).fetchone():
+                yield f"event {offset}: it is not indexed under {what} {name!r}"
 
 
 def check_identity(path: Path) -> None:

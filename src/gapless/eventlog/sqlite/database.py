@@ -10,7 +10,7 @@ from gapless.errors import LogCorrupt, LogUnavailable
 from gapless.eventlog.encoding import decode_event
 from gapless.eventlog.sqlite.check import check_identity, check_whole
 from gapless.eventlog.sqlite.guard import DataLock
-from gapless.eventlog.sqlite.schema import connect_writer, create_database, wal_path
+from gapless.eventlog.sqlite.schema import connect_writer, create_database, upgrade, wal_path
 from gapless.eventlog.sqlite.transaction import Tip
 
 logger = logging.getLogger("gapless.eventlog")
@@ -33,6 +33,7 @@ class Database:
         self.lock = lock
         self.connection = connect_writer(path)
         try:
+            upgrade(self.connection)
             meta = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
             self.epoch: str = meta["epoch"]
             self.trimmed: int = meta["trimmed"]

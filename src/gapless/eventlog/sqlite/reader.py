@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -31,6 +32,9 @@ _MOST_LOOKED_AT = 20_000
 #: Most bytes of stored events in one page; the page then ends early.
 _PAGE_BYTES = 4 << 20
 _TOPICS_AT_ONCE = 2000
+#: Where fewer than one event in so many matches, the index by topic is read in place of the events.
+_SPARSE = 16
+_MOST_ENTRIES_AT_ONCE = 4000
 _MOST_BLOCKS_AT_ONCE = 16
 
 _SELECT_BY_ROOM = """
@@ -41,6 +45,13 @@ SELECT json_group_array(found) FROM (
     WHERE entries."offset" > ?3 AND entries."offset" <= ?4
     ORDER BY found LIMIT ?5
 )
+"""
+# Ranges of topics, which filters are tested on afterwards.
+_SELECT_BY_TOPIC = """
+SELECT json_group_array(entries.topic), json_group_array(entries."offset")
+FROM json_each(?1) AS blocks CROSS JOIN json_each(?2) AS wanted CROSS JOIN event_topics AS entries
+    ON entries.block = blocks.value AND entries.topic BETWEEN wanted.value ->> 0 AND wanted.value ->> 1
+WHERE entries."offset" > ?3 AND entries."offset" <= ?4
 """
 _SELECT_TOPICS = """
 SELECT json_group_array(topic) FROM (
@@ -164,38 +175,60 @@ def _find_offsets(
     looked_at = 0
     blocks_at_once = 1
     topics_at_once = min(limit, _TOPICS_AT_ONCE)  # where most match, no more are looked at than are wanted
+    many_match = bool(selector.filters)
     position = start
     while position < upto and looked_at < _MOST_LOOKED_AT:
-        if selector.filters:
+        if many_match or (selector.filters and not topics.ranges):
             end = min(upto, position + topics_at_once)
             topics_at_once = min(4 * topics_at_once, _TOPICS_AT_ONCE)
         else:
             first_block = (position + 1) >> BLOCK_BITS
             end = min(upto, ((first_block + blocks_at_once) << BLOCK_BITS) - 1)
+            blocks_at_once = min(2 * blocks_at_once, _MOST_BLOCKS_AT_ONCE)
         matching: set[int] = set()
         wanted = limit - len(found)
+        blocks = list(range((position + 1) >> BLOCK_BITS, (end >> BLOCK_BITS) + 1))
         if selector.rooms:
-            matching.update(_by_room(connection, rooms, position, end, limit=wanted))
-            looked_at += len(selector.rooms) * blocks_at_once + len(matching)
-        if selector.filters:
-            matching.update(_by_topic(connection, topics, position, end))
+            matching.update(_by_room(connection, rooms, blocks, position, end, limit=wanted))
+            looked_at += len(selector.rooms) * len(blocks) + len(matching)
+        if many_match or (selector.filters and not topics.ranges):
+            of_topics = _by_scan(connection, topics, position, end)
             looked_at += end - position
+            many_match = len(of_topics) * _SPARSE > end - position
+            matching.update(of_topics)
+        elif selector.filters:
+            of_topics, entries = _by_topic(connection, topics, blocks, position, end)
+            looked_at += len(topics.ranges) * len(blocks) + entries
+            if entries > _MOST_ENTRIES_AT_ONCE:
+                blocks_at_once = 1
+            matching.update(of_topics)
         if len(matching) >= wanted:
             found.extend(sorted(matching)[:wanted])
             return found, found[-1]
         found.extend(sorted(matching))
         position = end
-        blocks_at_once = min(2 * blocks_at_once, _MOST_BLOCKS_AT_ONCE)
     return found, position
 
 
-def _by_room(connection: sqlite3.Connection, rooms: str, start: int, end: int, *, limit: int) -> list[int]:
-    blocks = list(range((start + 1) >> BLOCK_BITS, (end >> BLOCK_BITS) + 1))
+def _by_room(
+    connection: sqlite3.Connection, rooms: str, blocks: list[int], start: int, end: int, *, limit: int
+) -> list[int]:
     (found,) = connection.execute(_SELECT_BY_ROOM, (as_json(blocks), rooms, start, end, limit)).fetchone()
     return _integers(found)
 
 
-def _by_topic(connection: sqlite3.Connection, test: _TopicTest, start: int, end: int) -> list[int]:
+def _by_topic(
+    connection: sqlite3.Connection, test: _TopicTest, blocks: list[int], start: int, end: int
+) -> tuple[list[int], int]:
+    """Matching offsets, and how many entries of the index were looked at."""
+    ranges = as_json(test.ranges)
+    topics, offsets = connection.execute(_SELECT_BY_TOPIC, (as_json(blocks), ranges, start, end)).fetchone()
+    names = _strings(topics)
+    found = [offset for topic, offset in zip(names, _integers(offsets), strict=True) if test(topic)]
+    return found, len(names)
+
+
+def _by_scan(connection: sqlite3.Connection, test: _TopicTest, start: int, end: int) -> list[int]:
     (gathered,) = connection.execute(_SELECT_TOPICS, (start, end)).fetchone()
     topics = _strings(gathered)
     if len(topics) != end - start:
@@ -204,12 +237,25 @@ def _by_topic(connection: sqlite3.Connection, test: _TopicTest, start: int, end:
 
 
 class _TopicTest:
-    """Whether any filter matches a topic; remembers its answers, as topics repeat."""
+    """Whether any filter matches a topic; remembers its answers, as topics repeat.
+
+    Attributes:
+        ranges: of topics, in the order of their bytes, first and last: all that match are within. Empty where they
+            can be anywhere.
+    """
 
     def __init__(self, filters: tuple[str, ...]) -> None:
         self._exact = frozenset(f for f in filters if "+" not in f and "#" not in f)
         self._patterns = tuple(f for f in filters if f not in self._exact)
         self._answers: dict[str, bool] = {}
+        self.ranges = [(topic, topic) for topic in sorted(self._exact)]
+        for pattern in self._patterns:
+            levels = list(takewhile(lambda level: level not in ("+", "#"), pattern.split("/")))
+            if not levels:
+                self.ranges.clear()
+                break
+            above = "/".join(levels)
+            self.ranges += [(above, above), (above + "/", above + "0")]  # 0 is what follows the slash in ASCII
 
     def __call__(self, topic: str) -> bool:
         answer = self._answers.get(topic)

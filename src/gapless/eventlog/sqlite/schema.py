@@ -1,6 +1,6 @@
 """The database file: its schema, how it is made, and how connections to it are set.
 
-Tables, in schema version 1:
+Tables, in schema version 2 (the first had no `event_topics`):
 
 * `meta`: `epoch`, and `trimmed`, the offset through which retention has deleted.
 * `events`: one row per event, offsets without holes. `appended` (milliseconds since the Unix
@@ -10,6 +10,7 @@ Tables, in schema version 1:
   appends then change the few pages of the newest block instead of one page anywhere per room
   (measured: 68,000 against 34,000 appends/s at 300,000 events, and the gap grows), and
   retention deletes whole blocks.
+* `event_topics`: for reads by MQTT filter, in the same way.
 * `retained`: the last value of a topic, with the event itself, which may outlive its row in
   `events`.
 * `state`: small values of other parts of the gateway.
@@ -17,6 +18,7 @@ Tables, in schema version 1:
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -27,9 +29,11 @@ import msgspec
 
 from gapless.eventlog.epoch import new_epoch
 
+logger = logging.getLogger("gapless.eventlog")
+
 #: "GAPL" in ASCII, at byte 68 of the file.
 APPLICATION_ID: Final = 0x4741504C
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 #: Offsets of one block share all bits above this many.
 BLOCK_BITS: Final = 12
 
@@ -40,7 +44,15 @@ _PAGE_BYTES = 4096
 #: The write-ahead log is copied into the database whenever it has grown by this many pages.
 _CHECKPOINT_PAGES = 4000
 
-_DDL = """
+_DDL_TOPICS = """
+CREATE TABLE event_topics (
+    block INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    "offset" INTEGER NOT NULL,
+    PRIMARY KEY (block, topic, "offset")
+) WITHOUT ROWID;
+"""
+_DDL = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE events (
     "offset" INTEGER PRIMARY KEY,
@@ -56,7 +68,7 @@ CREATE TABLE event_rooms (
     "offset" INTEGER NOT NULL,
     PRIMARY KEY (block, room, "offset")
 ) WITHOUT ROWID;
-CREATE TABLE retained (
+{_DDL_TOPICS}CREATE TABLE retained (
     topic TEXT PRIMARY KEY,
     "offset" INTEGER NOT NULL,
     expires INTEGER,
@@ -68,6 +80,9 @@ CREATE TABLE state (
     value BLOB NOT NULL,
     PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
+"""
+_TOPICS_OF_BEFORE = f"""{_DDL_TOPICS}
+INSERT INTO event_topics SELECT "offset" >> {BLOCK_BITS}, topic, "offset" FROM events;
 """
 
 
@@ -112,6 +127,18 @@ def create_database(path: Path) -> str:
     draft.replace(path)
     sync_folder(path.parent)
     return epoch
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Bring a log of an earlier schema version up to date: all of it, or, if killed, nothing of it.
+
+    Raises:
+        sqlite3.Error: it cannot be written.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version < 2:
+        logger.info("indexing the log's events by topic, once")
+        connection.executescript(f"BEGIN IMMEDIATE; {_TOPICS_OF_BEFORE} PRAGMA user_version = 2; COMMIT;")
 
 
 def sync_folder(folder: Path) -> None:

@@ -36,13 +36,16 @@ _INSERT_EVENTS = [
     'INSERT INTO events ("offset", id, topic, total, appended, body) VALUES ' + ", ".join(["(?, ?, ?, ?, ?, ?)"] * rows)
     for rows in range(_MOST_ROWS + 1)
 ]
-# By room: nothing must be taken out of an array for each row, and neighbours in the index come together.
+# By room and topic: nothing must be taken out of an array for each row, and neighbours in the index come together.
 # A caller's event may name a room twice.
-_INSERT_ROOMS = f"""
-INSERT OR IGNORE INTO event_rooms (block, room, "offset")
+_INSERT_ROOMS, _INSERT_TOPICS = (
+    f"""
+INSERT OR IGNORE INTO {table} (block, {name}, "offset")
 SELECT offsets.value >> {BLOCK_BITS}, wanted.key, offsets.value
 FROM json_each(?1) AS wanted CROSS JOIN json_each(wanted.value) AS offsets
 """
+    for table, name in (("event_rooms", "room"), ("event_topics", "topic"))
+)
 # What is stored under an id, and what authors stored later under the same one (see `stored_id`).
 _SELECT_KNOWN = f"""
 SELECT wanted.value, events.id, events."offset", events.body
@@ -100,6 +103,7 @@ class Transaction:
         self._namesakes: dict[str, list[Record]] = {}  # further ones with an id
         self._events: list[_Row] = []
         self._rooms: dict[str, list[int]] = {}
+        self._topics: dict[str, list[int]] = {}
         self._retained: dict[str, tuple[Record, bytes] | None] = {}
         self._state: dict[tuple[StateKind, str], bytes | None] = {}
         self._durable = False
@@ -169,6 +173,7 @@ class Transaction:
         execute = self._connection.execute
         if self._events:
             _insert(execute, self._events)
+            execute(_INSERT_TOPICS, (as_json(self._topics),))
         if self._rooms:
             execute(_INSERT_ROOMS, (as_json(self._rooms),))
         kept = [
@@ -225,6 +230,11 @@ class Transaction:
                 self._rooms[room] = [offset]
             else:
                 offsets.append(offset)
+        offsets = self._topics.get(event.topic)
+        if offsets is None:
+            self._topics[event.topic] = [offset]
+        else:
+            offsets.append(offset)
         self._total += weight
         if event_id > self._highest_id:
             self._highest_id = event_id

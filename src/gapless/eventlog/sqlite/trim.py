@@ -20,7 +20,7 @@ def trim_chunk(
     """Delete at most one chunk of the oldest events, within the open transaction.
 
     The pages they fill are used again by later events: the file keeps its largest size. Of
-    the room index whole blocks go, once all their events are gone.
+    the indexes by room and topic whole blocks go, once all their events are gone.
 
     Returns:
         The new offset through which events are deleted (`trimmed` where none was), and how many
@@ -32,6 +32,7 @@ def trim_chunk(
     if through > trimmed:
         connection.execute('DELETE FROM events WHERE "offset" <= ?', (through,))
         connection.execute("DELETE FROM event_rooms WHERE block < ?", ((through + 1) >> BLOCK_BITS,))
+        connection.execute("DELETE FROM event_topics WHERE block < ?", ((through + 1) >> BLOCK_BITS,))
         connection.execute("UPDATE meta SET value = ? WHERE key = 'trimmed'", (through,))
     connection.execute("DELETE FROM retained WHERE expires <= ?", (int(now * 1000),))
     return through, cut - allowed
