@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from gapless.errors import ConfigError
 
+_REMEMBERED = 4096
+
 
 class Networks:
     """A list of addresses and networks.
@@ -30,17 +32,23 @@ class Networks:
                     f"{setting}: {error}", hint="use addresses and networks, such as 10.0.0.0/8"
                 ) from error
 
+        self._contains = lru_cache(_REMEMBERED)(self._look)  # each connection asks several times
+
     def __contains__(self, address: object) -> bool:
-        found = _parse_peer(address)
+        return self._contains(address)
+
+    def _look(self, address: object) -> bool:
+        found = _parse(address)
         return found is not None and any(found in network for network in self._networks)
 
     def __bool__(self) -> bool:
         return bool(self._networks)
 
 
+@lru_cache(_REMEMBERED)
 def address_group(address: str) -> str:
     """What is counted as one: an IPv4 address, or the /64 that one IPv6 subscriber usually has whole (RFC 6177)."""
-    parsed = _parse_peer(address)
+    parsed = _parse(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((int(parsed) >> 64 << 64, 64)))
     return str(parsed) if parsed is not None else address
@@ -75,7 +83,3 @@ def _parse(address: object) -> IPv4Address | IPv6Address | None:
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
         return parsed.ipv4_mapped
     return parsed
-
-
-_parse_peer = lru_cache(4096)(_parse)
-"""For addresses that sockets have, as each new connection asks several times. What a header says may be long."""
