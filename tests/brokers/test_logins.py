@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from gapless.auth import Identity
@@ -32,6 +33,25 @@ async def test_a_revoked_token_is_denied_at_once_and_forgotten() -> None:
         gate.revoke("7")
         assert (await desk.json("/emqx/authorize", ASKED)).json() == {"result": "deny"}
         assert await desk.log.all_state(StateKind.BROKER_LOGIN) == {}
+
+
+async def test_who_is_revoked_while_the_application_is_asked_is_denied() -> None:
+    gate = TableGate()
+    gate.asks = {"crm/leads/1/updated": True}
+    gate.may_answer.clear()
+    async with Desk(gate=gate) as desk:
+        await desk.json("/emqx/authenticate", {"username": "7", "password": "7", "clientid": "7~a"})
+        for action in ("subscribe", "publish"):
+            gate.asking.clear()
+            asked = asyncio.create_task(desk.json("/emqx/authorize", {**ASKED, "action": action}))
+            await gate.asking.wait()
+            gate.revoke("7")
+            gate.revoked.clear()
+            gate.may_answer.set()
+            assert (await asked).json() == {"result": "deny"}
+            gate.may_answer.clear()
+            gate.forget("crm/leads/1/updated")
+            await desk.json("/emqx/authenticate", {"username": "7", "password": "7", "clientid": "7~a"})
 
 
 async def test_what_expired_while_no_gateway_ran_is_gone() -> None:

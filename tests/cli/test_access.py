@@ -11,6 +11,7 @@ import pytest
 from gapless.auth import AuthOptions
 from gapless.auth.api_keys import create_key
 from gapless.auth.issue import find_signer, issue_token
+from gapless.cli.serve import protection
 from gapless.config import Settings
 from gapless.gateway import Gateway
 from gapless.testing import make_certificates, run_gateway
@@ -54,6 +55,18 @@ async def test_from_a_secret_to_a_revoked_user(tmp_path: Path) -> None:
             assert await subscriber.end() == 1
         rechecked = await gapless("revoke", "--recheck", "--token", backend, *to)
         assert rechecked.lines == [{"connections": 0}]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (AuthOptions(secret=SECRET), "tokens"),
+        (AuthOptions(jwks_url="https://example.com/jwks", api_keys_file=Path("keys")), "tokens, API keys"),
+        (AuthOptions(certificate_user="cn", anonymous_roles=()), "client certificates, and anybody as anonymous"),
+    ],
+)
+def test_what_protects_it_is_said_at_the_start(options: AuthOptions, said: str) -> None:
+    assert protection(options) == said
 
 
 async def test_each_command_comes_to_a_gateway_whose_authority_is_private(tmp_path: Path) -> None:

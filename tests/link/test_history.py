@@ -15,6 +15,7 @@ from gapless.eventlog import Retention
 from gapless.eventlog.memory import MemoryLog
 from gapless.mqtt import Properties, Puback, Publish
 from gapless.testing import run_broker
+from tests.gates import TableGate
 from tests.link.scripted import Session, scripted
 from tests.link.support import Side, options, side, stock
 
@@ -160,6 +161,18 @@ async def test_the_gate_is_asked() -> None:
     async with asking(gate=DevelopmentGate("secret")) as (_, ask):
         assert (await ask(rooms=["lead:1"]))["error"]["code"] == "unauthorized"
         assert (await ask(rooms=["lead:1"], token="secret"))["complete"]
+
+
+async def test_who_is_shut_out_while_the_application_is_asked_gets_nothing() -> None:
+    gate = TableGate()
+    gate.asks = {"lead:1": True}
+    gate.may_answer.clear()
+    async with asking(gate=gate) as (_, ask):
+        ask.ask(b'{"rooms": ["lead:1"], "token": "ana"}')
+        await gate.asking.wait()
+        gate.barred.add("ana")
+        gate.may_answer.set()
+        assert (await ask.answer())["error"]["code"] == "unauthorized"
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,10 @@ async def test_what_the_application_denies_is_refused() -> None:
         refused = await ann.publish(TOPIC)
         assert refused is not None
         assert refused.reason_code is ReasonCode.NOT_AUTHORIZED
-        assert (await ann.subscribe(TOPIC)).reason_codes == [ReasonCode.NOT_AUTHORIZED]
+        suback = await ann.subscribe(TOPIC)
+        assert suback.reason_codes == [ReasonCode.NOT_AUTHORIZED]
+        assert suback.properties is not None
+        assert suback.properties.reason_string == "not allowed"
         assert node.hub.head == 0
 
 

@@ -18,11 +18,20 @@ class Verdict(NamedTuple):
     undecided: list[str]
 
 
-def review(check: Callable[[Identity, str], None], identity: Identity, names: Iterable[str]) -> Verdict:
+def review(
+    check: Callable[[Identity, str], None],
+    identity: Identity,
+    names: Iterable[str],
+    *,
+    errors: dict[str, Forbidden] | None = None,
+) -> Verdict:
     """Ask one of the gate's checks about each room, filter or topic, without suspending.
 
     A caller that meets undecided names gets them from the application (`Gate.prepare`) and asks again;
     what is undecided still, counts as denied.
+
+    Args:
+        errors: is given why each name was denied.
     """
     denied: list[str] = []
     undecided: list[str] = []
@@ -31,6 +40,8 @@ def review(check: Callable[[Identity, str], None], identity: Identity, names: It
             check(identity, name)
         except NotDecided:
             undecided.append(name)
-        except Forbidden:
+        except Forbidden as error:
             denied.append(name)
+            if errors is not None:
+                errors[name] = error
     return Verdict(denied, undecided)

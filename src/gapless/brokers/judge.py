@@ -127,6 +127,7 @@ class Judge:
                 _refuse_system(topic_filter)
             elif not any(covers(own, topic_filter) for own in self.own_subscribe(identity)):
                 await self._gate.prepare(identity, filters=[topic_filter])
+                self._who(username, client_id)  # its access may have ended meanwhile
                 self._gate.check_subscribe_filter(identity, topic_filter)
 
     async def check_say(self, username: str, client_id: str | None, topic: str) -> None:
@@ -142,6 +143,7 @@ class Judge:
                 _refuse_system(topic)
             elif topic not in self.own_publish():
                 await self._gate.prepare(identity, topics=[topic])
+                self._who(username, client_id)
                 self._gate.check_publish(identity, topic)
 
     def check_known(self, username: str, client_id: str | None) -> None:

@@ -18,6 +18,7 @@ from gapless.cli.running import OK, run, stop_signals
 from gapless.errors import ConfigError
 
 if TYPE_CHECKING:
+    from gapless.auth import AuthOptions
     from gapless.config import Settings
     from gapless.gateway import Gateway
 
@@ -195,6 +196,20 @@ def exposure(settings: Settings) -> str:
     return f"{who}; {where}."
 
 
+def protection(auth: AuthOptions) -> str:
+    """By what clients are let in."""
+    ways = []
+    if auth.secret is not None or auth.keys or auth.jwks_url is not None:
+        ways.append("tokens")
+    if auth.api_keys_file is not None:
+        ways.append("API keys")
+    if auth.certificate_user is not None:
+        ways.append("client certificates")
+    if auth.anonymous_roles is not None:
+        ways.append("and anybody as anonymous")
+    return ", ".join(ways)
+
+
 def _announce(output: Output, gateway: Gateway) -> None:
     if not output.json:
         _announce_to_people(output, gateway)
@@ -223,13 +238,15 @@ def _announce_to_people(output: Output, gateway: Gateway) -> None:
         ("MQTT", ports or "no TCP port", f"3.1.1 and 5; over WebSocket at {websocket}"),
         ("log", data, f"epoch {gateway.epoch}, {gateway.hub.head:,} events so far"),
     ]
+    if settings.auth is not None:
+        rows.append(("access", protection(settings.auth), "by the rules of the topic map"))
     if settings.link is not None:
         rows.append(("link", str(settings.link.address), "connecting; what is published meanwhile waits in the log"))
     width = max(len(where) for _, where, _ in rows)
     console = output.stderr
     console.print(f"[bold green]Gapless {__version__} is serving[/]")
     for name, where, what in rows:
-        console.print(f"  [bold]{name:<5}[/] [cyan]{where:<{width}}[/]  {what}", markup=True)
+        console.print(f"  [bold]{name:<6}[/] [cyan]{where:<{width}}[/]  {what}", markup=True)
     if warning := exposure(settings):
         console.print(f"  [bold yellow]{warning}[/]")
     console.print("  Ctrl-C stops it.")

@@ -241,7 +241,7 @@ class _Printer:
 
     def missing(self, position: str | None) -> None:
         place = f"; it goes on after {position}" if position else ""
-        self._output.warn(f"events are missing: the log no longer keeps what came before{place}")
+        self._output.warn(f"events are missing: the log no longer keeps them, or is another one than then{place}")
 
     def waits(self, reason: str, delay: float, position: str | None) -> None:
         place = f", to resume after {position}" if position else ""

@@ -218,7 +218,8 @@ class History:
         return HistoryAnswer(position, cursor.complete, more, batch.events, request.id)
 
     async def _admit(self, request: HistoryRequest) -> Selector:
-        identity = await self._gate.authenticate(Credentials(token=request.token, door="link"))
+        credentials = Credentials(token=request.token, door="link")
+        identity = await self._gate.authenticate(credentials)
         if not 0 < len(request.rooms) + len(request.topics) <= _MOST_ROOMS:
             raise InvalidRequest(f"name 1 to {_MOST_ROOMS} rooms or topics", hint='such as {"rooms": ["lead:123"]}')
         if request.limit is not None and request.limit < 1:
@@ -226,6 +227,7 @@ class History:
         for pattern in request.topics:
             validate_filter(pattern)
         await self._gate.prepare(identity, rooms=request.rooms, filters=request.topics)
+        identity = await self._gate.authenticate(credentials)  # it may have ended while the application was asked
         for room in request.rooms:
             self._topic_map.check_room(room)
             self._gate.check_subscribe_room(identity, room)

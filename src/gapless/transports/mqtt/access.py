@@ -74,9 +74,11 @@ def check_hear(gate: Gate, identity: Identity, filter_: str) -> None:
         gate.check_subscribe_room(identity, room)
 
 
-def review_filters(gate: Gate, identity: Identity, filters: Iterable[str]) -> Verdict:
+def review_filters(
+    gate: Gate, identity: Identity, filters: Iterable[str], *, errors: dict[str, Forbidden] | None = None
+) -> Verdict:
     """What of these filters the identity may not hear, and what the application must be asked about."""
-    return review(partial(check_hear, gate), identity, filters)
+    return review(partial(check_hear, gate), identity, filters, errors=errors)
 
 
 async def prepare(gate: Gate, identity: Identity, filters: Iterable[str], topics: Iterable[str] = ()) -> None:

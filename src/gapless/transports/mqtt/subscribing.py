@@ -79,13 +79,12 @@ def subscribe(connection: Connection, packet: Subscribe) -> None:
         NotDecided: the application must be asked about a filter first; nothing was done.
     """
     reader, hub = connection.reader, connection.edge.hub
-    denied: set[str] | None = None
+    denied: dict[str, Forbidden] | None = None
     if not connection.inbound.final:
         filters = dict.fromkeys(heard_by(request.filter) for request in packet.subscriptions)
-        verdict = review_filters(connection.edge.gate, connection.identity, filters)
-        if verdict.undecided:
+        denied = {}
+        if review_filters(connection.edge.gate, connection.identity, filters, errors=denied).undecided:
             raise NotDecided("the application is to be asked first")
-        denied = set(verdict.denied)
     try:
         wish = _wish(connection, packet.properties)
     except InvalidPosition as error:
@@ -186,7 +185,9 @@ def _wish(connection: Connection, properties: Properties | None) -> _Wish:
     return _Wish(wants_bare(properties), max(cursor.position, oldest), asked)
 
 
-def _check(connection: Connection, request: SubscriptionRequest, denied: set[str] | None) -> tuple[ReasonCode, str]:
+def _check(
+    connection: Connection, request: SubscriptionRequest, denied: dict[str, Forbidden] | None
+) -> tuple[ReasonCode, str]:
     """What is granted; where that is nothing, perhaps why. The gate is asked where `denied` does not tell all."""
     options = connection.edge.options
     subscriptions = connection.reader.session.subscriptions
@@ -199,15 +200,15 @@ def _check(connection: Connection, request: SubscriptionRequest, denied: set[str
         if denied is None:
             check_hear(connection.edge.gate, connection.identity, plain)
         elif plain in denied:
-            raise Forbidden("it was denied")
+            raise denied[plain]
     except _NotSupported as error:
         return error.reason, str(error)
     except InvalidTopic:
         return ReasonCode.TOPIC_FILTER_INVALID, ""
     except UnknownRoom as error:
         return ReasonCode.TOPIC_FILTER_INVALID, f"{error.message}; {error.hint}"
-    except GaplessError:
-        return ReasonCode.NOT_AUTHORIZED, ""
+    except GaplessError as error:
+        return ReasonCode.NOT_AUTHORIZED, f"{error.message}; {error.hint}" if error.hint else error.message
     if request.filter not in subscriptions:
         if len(subscriptions) >= options.max_subscriptions:
             return ReasonCode.QUOTA_EXCEEDED, ""
