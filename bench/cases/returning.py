@@ -6,7 +6,8 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 
@@ -29,49 +30,27 @@ Client = SocketIoClient | MqttClient
 Return = Callable[[Target, Tally, int], Coroutine[Any, Any, Client]]
 
 
+class Drop(Protocol):
+    """Connects clients and drops them; they then miss events."""
+
+    async def __call__(self, target: Target, count: int, *, missed: int) -> Return:
+        """How each of them comes back."""
+
+
 async def storm_socketio(run: Run) -> None:
     """Socket.IO clients on WebSocket, recovered by `pid` and offset."""
-    clients = 10 * run.clients
-    case = f"storm: {clients:,} Socket.IO clients"
-
-    async def load(target: Target) -> None:
-        come_back = await _drop_socketio(target, clients, missed=_BEHIND)
-        await _storm(run, case, target, clients, come_back)
-
-    if problem := run.too_many(clients):
-        run.report.skip(case, problem)
-        return
-    await run.against(case, (GAPLESS,), load)
+    await _storm(run, "Socket.IO clients", _drop_socketio, behind=_BEHIND)
 
 
 async def storm_mqtt(run: Run) -> None:
     """MQTT 3.1.1 clients with persistent sessions at QoS 1."""
-    clients = 10 * run.clients
-    case = f"storm: {clients:,} MQTT sessions"
-
-    async def load(target: Target) -> None:
-        come_back = await _drop_mqtt(target, clients, missed=_BEHIND)
-        await _storm(run, case, target, clients, come_back)
-
-    if problem := run.too_many(clients):
-        run.report.skip(case, problem)
-        return
-    await run.against(case, (GAPLESS,), load)
+    await _storm(run, "MQTT sessions", _drop_mqtt, behind=_BEHIND)
 
 
 async def storm_topics(run: Run) -> None:
     """The same with a topic for each, and fewer events for each: together as many as are kept in memory."""
-    clients = 10 * run.clients
-    case = f"storm: {clients:,} MQTT sessions, a topic each"
-
-    async def load(target: Target) -> None:
-        come_back = await _drop_mqtt(target, clients, missed=_BEHIND_EACH, own_topics=True)
-        await _storm(run, case, target, clients, come_back, behind=_BEHIND_EACH)
-
-    if problem := run.too_many(clients):
-        run.report.skip(case, problem)
-        return
-    await run.against(case, (GAPLESS,), load)
+    drop = partial(_drop_mqtt, own_topics=True)
+    await _storm(run, "MQTT sessions, a topic each", drop, behind=_BEHIND_EACH)
 
 
 async def catch_up(run: Run) -> None:
@@ -116,7 +95,22 @@ def _report_catch_up(run: Run, case: str, name: str, target: Target, usage: Usag
         add(case, f"{name}: CPU per event", target.name, usage.server / _MISSED * 1e6, unit="µs", notes=notes)
 
 
-async def _storm(run: Run, case: str, target: Target, count: int, come_back: Return, *, behind: int = _BEHIND) -> None:
+async def _storm(run: Run, who: str, drop: Drop, *, behind: int) -> None:
+    """Ten times as many clients as a fan-out has are dropped, miss events, and return."""
+    clients = 10 * run.clients
+    case = f"storm: {clients:,} {who}"
+
+    async def load(target: Target) -> None:
+        come_back = await drop(target, clients, missed=behind)
+        await _return(run, case, target, clients, come_back, behind=behind)
+
+    if problem := run.too_many(clients):
+        run.report.skip(case, problem)
+        return
+    await run.against(case, (GAPLESS,), load)
+
+
+async def _return(run: Run, case: str, target: Target, count: int, come_back: Return, *, behind: int) -> None:
     """All of them, a thousand connecting at a time (the backlog is 4,096); done when each has what it missed."""
     tally = Tally()
     gate = asyncio.Semaphore(_CONNECTING)

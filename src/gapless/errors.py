@@ -33,6 +33,11 @@ class GaplessError(Exception):
         if hint:
             self.add_note(f"mend it: {hint}")  # a traceback shows it
 
+    @property
+    def explained(self) -> str:
+        """Message and hint in one line."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
     def to_wire(self) -> dict[str, Any]:
         """The body that every door sends: `{code, message, retryable, hint?, details?}`."""
         body: dict[str, Any] = {"code": self.code, "message": self.message, "retryable": self.retryable}

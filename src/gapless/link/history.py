@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from gapless.auth import Credentials, Gate
+from gapless.auth import Credentials, Gate, Identity
 from gapless.delivery import Cursor
 from gapless.envelope import envelope_json
-from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, InvalidTopic, PayloadTooLarge
+from gapless.errors import GaplessError, InvalidPayload, InvalidRequest, InvalidTopic, NotDecided, PayloadTooLarge
 from gapless.event import Position, Record
 from gapless.eventlog import EventLog, Selector
 from gapless.hub import Hub
@@ -226,14 +226,20 @@ class History:
             raise InvalidRequest(f"limit is {request.limit}", hint="use a whole number from 1 on")
         for pattern in request.topics:
             validate_filter(pattern)
-        await self._gate.prepare(identity, rooms=request.rooms, filters=request.topics)
-        identity = await self._gate.authenticate(credentials)  # it may have ended while the application was asked
+        try:
+            self._check(identity, request)
+        except NotDecided:
+            await self._gate.prepare(identity, rooms=request.rooms, filters=request.topics)
+            identity = await self._gate.authenticate(credentials)  # it may have ended meanwhile
+            self._check(identity, request)
+        return Selector(rooms=frozenset(request.rooms), filters=request.topics)
+
+    def _check(self, identity: Identity, request: HistoryRequest) -> None:
         for room in request.rooms:
             self._topic_map.check_room(room)
             self._gate.check_subscribe_room(identity, room)
         for pattern in request.topics:
             self._gate.check_subscribe_filter(identity, pattern)
-        return Selector(rooms=frozenset(request.rooms), filters=request.topics)
 
     def _cursor(self, after: str | None) -> Cursor:
         if after == START:

@@ -109,5 +109,4 @@ class Complaints:
         self._last[kind] = now
         more = self._silent.pop(kind, 0)
         since = f" (and {more} more since the last warning)" if more else ""
-        text = f"{error.message}; {error.hint}" if error.hint else error.message
-        logger.warning("link %s: %s on topic %.200r: %s%s", self._link, kind, topic, text, since)
+        logger.warning("link %s: %s on topic %.200r: %s%s", self._link, kind, topic, error.explained, since)

@@ -178,7 +178,8 @@ def _find_offsets(
     many_match = bool(selector.filters)
     position = start
     while position < upto and looked_at < _MOST_LOOKED_AT:
-        if many_match or (selector.filters and not topics.ranges):
+        scan = many_match or (bool(selector.filters) and not topics.ranges)
+        if scan:
             end = min(upto, position + topics_at_once)
             topics_at_once = min(4 * topics_at_once, _TOPICS_AT_ONCE)
         else:
@@ -191,7 +192,7 @@ def _find_offsets(
         if selector.rooms:
             matching.update(_by_room(connection, rooms, blocks, position, end, limit=wanted))
             looked_at += len(selector.rooms) * len(blocks) + len(matching)
-        if many_match or (selector.filters and not topics.ranges):
+        if scan:
             of_topics = _by_scan(connection, topics, position, end)
             looked_at += end - position
             many_match = len(of_topics) * _SPARSE > end - position

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, assert_never
@@ -102,8 +103,8 @@ class Transaction:
         self._known: dict[str, Record] = {}
         self._namesakes: dict[str, list[Record]] = {}  # further ones with an id
         self._events: list[_Row] = []
-        self._rooms: dict[str, list[int]] = {}
-        self._topics: dict[str, list[int]] = {}
+        self._rooms: defaultdict[str, list[int]] = defaultdict(list)
+        self._topics: defaultdict[str, list[int]] = defaultdict(list)
         self._retained: dict[str, tuple[Record, bytes] | None] = {}
         self._state: dict[tuple[StateKind, str], bytes | None] = {}
         self._durable = False
@@ -225,16 +226,8 @@ class Transaction:
             event_id = f"{event_id}{NAMESAKE}{offset}"
         self._events.append((offset, event_id, event.topic, self._total, self._appended, body))
         for room in event.rooms:
-            offsets = self._rooms.get(room)
-            if offsets is None:
-                self._rooms[room] = [offset]
-            else:
-                offsets.append(offset)
-        offsets = self._topics.get(event.topic)
-        if offsets is None:
-            self._topics[event.topic] = [offset]
-        else:
-            offsets.append(offset)
+            self._rooms[room].append(offset)
+        self._topics[event.topic].append(offset)
         self._total += weight
         if event_id > self._highest_id:
             self._highest_id = event_id

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +29,8 @@ from gapless.transports.lending import SCOPE_KEY
 logger = logging.getLogger("gapless.http")
 
 _SECURE = ("https", "wss")
-_NAMES = 256  # that were found good are kept; an attacker has no name that is
+_NAMES = 256
+"""Names that were found good, and are not looked at again."""
 _PORTS = {"http": "80", "https": "443"}
 
 
@@ -124,7 +126,7 @@ class Names:
         self._checked = bool(options.hosts) or only_local
         self._hosts = frozenset(name.lower() for name in options.hosts if not name.startswith("*."))
         self._below = (".localhost", *(name[1:].lower() for name in options.hosts if name.startswith("*.")))
-        self._good: set[str] = set()
+        self._admit_host = lru_cache(_NAMES)(self._check_host)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in options.origins)
         if options.public_url is not None:
             public = urlsplit(options.public_url)
@@ -139,10 +141,8 @@ class Names:
             Forbidden: the page is of an origin that is not allowed.
         """
         host = headers.get(b"host", b"").decode("latin-1").strip().lower()
-        if self._checked and host and host not in self._good:
-            self._check_host(host)
-            if len(self._good) < _NAMES:
-                self._good.add(host)
+        if self._checked and host:
+            self._admit_host(host)
         origin = headers.get(b"origin")
         if origin is not None:
             self._check_origin(origin.decode("latin-1").strip().lower(), host, scope.get("scheme", "http"))

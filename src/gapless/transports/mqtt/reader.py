@@ -332,6 +332,7 @@ class Reader(Feed):
         ahead, version = self._ahead, self.version
         packets: list[bytes] = []
         done = size = 0
+        kept = False  # something that the session has to remember
         while ahead and done < most and size < _RUN_BYTES:
             record = ahead[0]
             event = record.event
@@ -353,14 +354,16 @@ class Reader(Feed):
                     self.quota -= 1
                 else:
                     data = template.qos0()
+                kept = kept or grant.qos > 0
                 self.stats.sent[qos] += 1
                 packets.append(data)
                 size += len(data)
             self.position = record.offset
             ahead.popleft()
             done += 1
-        if packets:
+        if kept:
             self._touch()
+        if packets:
             self.output.send(b"".join(packets))
         return done
 

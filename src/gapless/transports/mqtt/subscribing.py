@@ -206,9 +206,9 @@ def _check(
     except InvalidTopic:
         return ReasonCode.TOPIC_FILTER_INVALID, ""
     except UnknownRoom as error:
-        return ReasonCode.TOPIC_FILTER_INVALID, f"{error.message}; {error.hint}"
+        return ReasonCode.TOPIC_FILTER_INVALID, error.explained
     except GaplessError as error:
-        return ReasonCode.NOT_AUTHORIZED, f"{error.message}; {error.hint}" if error.hint else error.message
+        return ReasonCode.NOT_AUTHORIZED, error.explained
     if request.filter not in subscriptions:
         if len(subscriptions) >= options.max_subscriptions:
             return ReasonCode.QUOTA_EXCEEDED, ""
