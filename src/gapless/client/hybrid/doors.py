@@ -82,6 +82,7 @@ class ListeningDoor:
         self._settled = settled
         self._connection: Connection
         self._listening: Later | None = None
+        self._is_closed = False
 
     def open(self, rooms: Sequence[RoomDescription], after: str) -> Later:
         """See `Door`."""
@@ -118,6 +119,10 @@ class ListeningDoor:
         try:
             async with aclosing(self._connection.listen(after)) as signals:
                 async for signal in signals:
+                    # Up to Python 3.11 `wait_for`, of which the libraries make use, loses a cancellation
+                    # that comes together with what it waits for.
+                    if self._is_closed:
+                        return
                     if isinstance(signal, Subscribed):
                         opened.resolve(self._opened())
                     else:
@@ -191,6 +196,7 @@ class ListeningDoor:
 
     def close(self) -> None:
         """See `Door`."""
+        self._is_closed = True
         if self._listening is not None:
             self._listening.cancel()
 
