@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import re
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from gapless.cli import serve
+from gapless.cli.output import Output
 from gapless.testing import Gateway, free_port, run_gateway
 from tests.cli.harness import DOORS, TRANSPORTS, gapless, publish, running
 
@@ -291,3 +294,26 @@ async def test_checks_the_file_of_a_log_also_while_a_gateway_has_it_open(gateway
     assert "Traceback" not in bad.err
     nothing = await gapless("check", "--log", str(tmp_path / "nowhere"))
     assert nothing.code == 1
+
+
+async def test_the_process_is_tuned_once_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it a storm of clients costs twice as much; no test of the gateway itself would notice."""
+    before = sys.getswitchinterval(), gc.get_threshold()
+    found: list[object] = []
+
+    def announce(*_: object) -> None:
+        found.append((sys.getswitchinterval(), gc.get_threshold(), gc.get_freeze_count() > 0))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve, "_announce", announce)
+    flags = dict.fromkeys(("host", "mqtts_port", "tls", "data", "topic_map", "token", "link")) | {"port": 0}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            await serve._serve(
+                Output(json=True), None, {**flags, "mqtt_port": None}, no_mqtt=True, memory=True, insecure=False
+            )
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(before[0])
+        gc.set_threshold(*before[1])
+    assert found == [(0.0005, (20_000, 10, 10), True)]

@@ -150,7 +150,7 @@ async def _serve(
 ) -> int:
     with hidden("aiohttp", "requests"):  # for python-engineio's clients: a third of the start's time, not used here
         from gapless.config import load_settings
-        from gapless.gateway import Gateway
+        from gapless.gateway import Gateway, tune_process
 
     if no_mqtt and (flags["mqtt_port"] is not None or flags["mqtts_port"] is not None):
         raise ConfigError("--no-mqtt and an MQTT port are both given", hint="leave one of them out")
@@ -173,6 +173,7 @@ async def _serve(
     async with stop_signals() as stopping:
         gateway = Gateway(settings)
         async with gateway:
+            tune_process()
             _announce(output, gateway)
             await stopping.wait()
             if not output.json:

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
-import signal
 import socket
-import sys
 import time as _time
 from collections.abc import Iterable
 from types import TracebackType
@@ -55,7 +52,7 @@ _PYTHON = Origin("python")
 
 
 class Gateway:
-    """One gateway: `async with Gateway(settings)`, or `start` and `stop`, or `run`.
+    """One gateway: `async with Gateway(settings)`, or `start` and `stop`.
 
     Args:
         settings: see `Settings`.
@@ -178,25 +175,6 @@ class Gateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
-
-    async def run(self) -> None:
-        """Start, serve until SIGINT, SIGTERM or cancellation, stop."""
-        # The log's threads need the interpreter for moments beside a busy loop: at Python's own 5 ms
-        # they wait as long each time, and commits with them (docs/decisions/0001-event-log.md).
-        sys.setswitchinterval(0.0005)
-        # Events are freed by their reference counts; Python's own thresholds look for cycles so often that
-        # it took 18 % of the time under load (`python -m bench`).
-        gc.set_threshold(20_000, 50, 1000)
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stopping.set)
-        try:
-            async with self:
-                await stopping.wait()
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
 
     async def _listen_for_mqtt(self) -> None:
         settings = self.settings
