@@ -8,12 +8,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from gapless.envelope import envelope_json
 from gapless.event import Event, Record, format_time
 from gapless.mqtt import Properties, ProtocolVersion, PublishTemplate
-from gapless.mqtt.session import Grant
+from gapless.mqtt.session import Grant, Sent
 
 INCOMPLETE = "gapless-incomplete"
 """User property of the first PUBLISH after a hole, and of a SUBACK: the position after which
@@ -50,6 +53,48 @@ def template_of(record: Record, grant: Grant, version: ProtocolVersion, *, retai
     if kept is not None or len(record.forms) < MOST_FORMS:
         record.forms[key] = (remaining, template)
     return template
+
+
+class Plain(msgspec.Struct, frozen=True, gc=False):
+    """How an event goes to clients that come back: the same for all who have it so.
+
+    Attributes:
+        qos: 0, 1 or 2.
+        parts: the packet's bytes.
+        size: how many they are.
+        sent: what is in flight then.
+        packet_id: its packet identifier; 0 at QoS 0.
+    """
+
+    qos: int
+    parts: tuple[bytes, ...]
+    size: int
+    sent: Sent
+    packet_id: int
+
+
+@lru_cache(1024)
+def plain_key(version: ProtocolVersion, grant: Grant) -> object:
+    """By what `plain_of` keeps one: quicker to look up than what it stands for."""
+    return object()
+
+
+def plain_of(record: Record, grant: Grant, version: ProtocolVersion, key: object) -> Plain:
+    """An event without expiry, cached in `record.forms` under its `plain_key`."""
+    event = record.event
+    retain = grant.retain_as_published and event.retain
+    qos = min(event.qos, grant.qos)
+    template = template_of(record, grant, version, retain=retain, now=0)
+    sent = Sent(record.offset, qos, retain, grant.identifiers, grant.bare)
+    if qos:
+        packet_id = record.offset % 65535 + 1
+        head, tail = template.parts(qos)
+        plain = Plain(qos, (head, packet_id.to_bytes(2, "big"), tail), template.size(qos), sent, packet_id)
+    else:
+        plain = Plain(0, (template.qos0(),), template.size(0), sent, 0)
+    if len(record.forms) < MOST_FORMS:
+        record.forms[key] = plain
+    return plain
 
 
 def build_v5(

@@ -12,14 +12,15 @@ import logging
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from struct import iter_unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gapless.event import MAX_OFFSET, Event, Record
 from gapless.eventlog import Selector
 from gapless.mqtt import ProtocolVersion, Pubcomp, PublishTemplate, Pubrel, ReasonCode, encode
 from gapless.mqtt.session import Grant, Sent, Session, Subscription
 from gapless.transports.mqtt.feed import Feed, Feeder, outcome
-from gapless.transports.mqtt.forms import build_v5, template_of
+from gapless.transports.mqtt.forms import Plain, build_v5, plain_key, plain_of, template_of
 from gapless.transports.mqtt.options import EdgeStats
 from gapless.transports.mqtt.output import Output
 
@@ -34,7 +35,7 @@ _RUN_BYTES = 16 * 1024
 """Bytes that are joined for the socket at most, beside one packet."""
 
 _V5 = ProtocolVersion.V5
-_PUBACK, _PUBREC, _PUBCOMP = 0x40, 0x50, 0x70
+_PUBACK, _PUBREC, _PUBCOMP = 0x4002, 0x5002, 0x7002  # with the length of the plain ones
 _PUBREL = b"\x62\x02"
 
 
@@ -324,43 +325,54 @@ class Reader(Feed):
         """Send of what was read ahead as many as are plain, one after the other; how many of it are done with.
 
         Hot: a client that was away is fed by it. Plain is what was not published by this client, does not expire and
-        goes out at QoS 0 or 1, where nothing is to be sent before or with it. The rest is left to `_step`.
+        goes out at QoS 0 or 1, where nothing is to be sent before or with it: all get the same bytes, under the packet
+        identifier that goes with the offset. The rest, also where that is in use, is left to `_step`.
         """
         session = self.session
         if self._resend or self._retained or self._held or self.live or session.hole is not None:
             return 0
-        ahead, version = self._ahead, self.version
+        ahead, grant_of, inflight, client_id = self._ahead, session.grant, self.inflight, self.client_id
+        quota, position, max_packet, version = self.quota, self.position, self.max_packet, self.version
         packets: list[bytes] = []
-        done = size = 0
+        done = size = sent_qos1 = sent_qos0 = 0
         kept = False  # something that the session has to remember
+        last: Grant | None = None
+        key: Any = None
         while ahead and done < most and size < _RUN_BYTES:
             record = ahead[0]
-            event = record.event
-            if record.offset <= self.position:
-                ahead.popleft()
-                continue
-            if event.expires is not None or event.origin.client == self.client_id:
-                break
-            grant = session.grant(event.topic, record.offset, rooms=event.rooms)
-            if grant is not None:
-                qos = min(event.qos, grant.qos)
-                retain = grant.retain_as_published and event.retain
-                template = template_of(record, grant, version, retain=retain, now=0)
-                if qos > 1 or (qos and not self.quota) or template.size(qos) > self.max_packet:
+            offset, event = record.offset, record.event
+            if offset > position:
+                if event.expires is not None or event.origin.client == client_id:
                     break
-                if qos:
-                    sent = Sent(record.offset, 1, retain, grant.identifiers, grant.bare)
-                    data = template.with_packet_id(1, session.assign(sent))
-                    self.quota -= 1
-                else:
-                    data = template.qos0()
-                kept = kept or grant.qos > 0
-                self.stats.sent[qos] += 1
-                packets.append(data)
-                size += len(data)
-            self.position = record.offset
+                grant = grant_of(event.topic, offset, rooms=event.rooms)
+                if grant is not None:
+                    if grant is not last:
+                        last, key = grant, plain_key(version, grant)
+                    plain: Plain = record.forms.get(key) or plain_of(record, grant, version, key)
+                    if plain.size > max_packet:
+                        break
+                    qos = plain.qos
+                    if qos == 1:
+                        packet_id = plain.packet_id
+                        if not quota or packet_id in inflight:
+                            break
+                        inflight[packet_id] = plain.sent
+                        quota -= 1
+                        kept = True
+                        sent_qos1 += 1
+                    elif qos:
+                        break
+                    else:
+                        kept = kept or grant.qos > 0
+                        sent_qos0 += 1
+                    packets += plain.parts
+                    size += plain.size
+                position = offset
+                done += 1
             ahead.popleft()
-            done += 1
+        self.position, self.quota = position, quota
+        self.stats.sent[1] += sent_qos1
+        self.stats.sent[0] += sent_qos0
         if kept:
             self._touch()
         if packets:
@@ -547,10 +559,7 @@ class Reader(Feed):
         inflight = self.inflight
         released: list[bytes] = []
         at = done = 0
-        end = len(data) - 3
-        while at < end and data[at + 1] == 2:
-            kind = data[at]
-            packet_id = data[at + 2] << 8 | data[at + 3]
+        for kind, packet_id in iter_unpack(">HH", data[: len(data) & ~3]):
             sent = inflight.get(packet_id)
             if kind == _PUBACK and sent is not None and sent.qos == 1:
                 del inflight[packet_id]
