@@ -18,6 +18,7 @@ import engineio
 import socketio
 import uvicorn
 
+from gapless.transports.raw_http import LendingHttp
 from gapless.transports.raw_websocket import LendingWebSocket
 from gapless.transports.socketio.engine import Engine
 from gapless.transports.socketio.server import Server
@@ -103,7 +104,7 @@ async def serving(server: Engine | Server, *, port: int = 0) -> AsyncIterator[st
         ws=LendingWebSocket,
         ws_per_message_deflate=False,
         ws_ping_interval=None,
-        http="httptools",
+        http=LendingHttp,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -31,6 +31,17 @@ class Holder(Protocol):
         """Check again what the connection is subscribed to: rights may have shrunk."""
 
 
+class _Nobody:
+    """In place of a holder that let go."""
+
+    def access_ended(self, error: Unauthorized) -> None: ...
+
+    def access_changed(self) -> None: ...
+
+
+_NOBODY = _Nobody()
+
+
 class Lease:
     """One connection's access. Made by `Leases.hold`."""
 
@@ -39,7 +50,7 @@ class Lease:
     def __init__(self, leases: Leases, identity: Identity, holder: Holder) -> None:
         self._leases: Leases | None = leases
         self.identity = identity
-        self.holder = holder
+        self.holder: Holder = holder
 
     def renew(self, identity: Identity) -> None:
         """Go on with a fresh token of the same user; the connection keeps its place.
@@ -59,6 +70,7 @@ class Lease:
         if self._leases is not None:
             self._leases.forget(self)
             self._leases = None
+            self.holder = _NOBODY  # which has this, too
 
     @property
     def released(self) -> bool:
@@ -165,10 +177,11 @@ class Leases:
         return not entry[2].released and entry[2].identity.expires == entry[0]
 
     def _end(self, lease: Lease, error: Unauthorized) -> None:
+        holder = lease.holder
         lease.release()
         self.note(str(error.details.get("reason", "ended")), lease.identity)
         try:
-            lease.holder.access_ended(error)
+            holder.access_ended(error)
         except Exception:  # a defect at one door must not keep the others' connections open
             logger.exception("a connection whose access ended could not be closed")
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -18,7 +20,7 @@ from gapless.errors import GaplessError, InvalidRequest, RateLimited
 from gapless.limits import FREE, Limiter, Networks
 from gapless.transports.deadlines import Deadlines
 from gapless.transports.lending import SCOPE_KEY, Lending
-from gapless.transports.raw_websocket import LendingWebSocket
+from gapless.transports.raw_websocket import VERSION, BadHandshake, LendingWebSocket, UnsupportedVersion, accept_key
 
 HEAD_BYTES = 64 * 1024
 """Most bytes of a request line with its headers; of trailers too, and of what stands beside a chunk."""
@@ -129,12 +131,43 @@ class LendingHttp(Lending, HttpToolsProtocol):
         scope.setdefault("extensions", {})[SCOPE_KEY] = self
 
     def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over. uvicorn's way writes the request anew, for another parser to read it."""
         if self.transport.is_closing():
             return
-        super().handle_websocket_upgrade()
-        protocol: Any = self.transport.get_protocol()
-        if isinstance(protocol, LendingWebSocket):
-            protocol.visit, self.visit = self.visit, FREE
+        self.connections.discard(self)
+        self.parser: Any = None  # which holds this, and this it
+        try:
+            request = self._with_path()
+            websocket = LendingWebSocket(
+                self.transport,
+                config=self.config,
+                server_state=self.server_state,
+                request=request,
+                key=accept_key(request),
+            )
+        except BadHandshake as error:
+            self.refuse(error)
+            return
+        websocket.visit, self.visit = self.visit, FREE
+        self.scope = _NONE  # which holds this
+        self.transport.set_protocol(websocket)
+        websocket.serve()
+
+    def _with_path(self) -> dict[str, Any]:
+        """The request for a WebSocket, of which uvicorn has not read the URL.
+
+        Raises:
+            BadHandshake: it is none.
+        """
+        scope: Any = self.scope
+        try:
+            url = httptools.parse_url(self.url)
+            path = unquote((url.path or b"/").decode("ascii"))
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
+            raise BadHandshake("this is no URL") from error
+        raw_path = self.root_path.encode("ascii") + (url.path or b"/")
+        scope.update(path=self.root_path + path, raw_path=raw_path, query_string=url.query or b"")
+        return scope  # type: ignore[no-any-return]
 
     def answer(self, send: object, status: int, head: bytes, body: bytes) -> bool:
         """Answer a request in one write, as uvicorn would with a call of `send` for the head and one for the body.
@@ -179,10 +212,12 @@ class LendingHttp(Lending, HttpToolsProtocol):
             return
         body = msgspec.json.encode({"error": error.to_wire()})
         status = HTTPStatus(error.http_status)
-        retry = b"retry-after: %d\r\n" % error.details.get("retry_after", 1) if error.retryable else b""
+        more = b"retry-after: %d\r\n" % error.details.get("retry_after", 1) if error.retryable else b""
+        if isinstance(error, UnsupportedVersion):
+            more = b"upgrade: websocket\r\nsec-websocket-version: %b\r\n" % VERSION
         self.transport.write(
             b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
-            % (status.value, status.phrase.encode(), len(body), retry, body)
+            % (status.value, status.phrase.encode(), len(body), more, body)
         )
         self.transport.close()
 
@@ -204,6 +239,7 @@ class LendingHttp(Lending, HttpToolsProtocol):
         if self.deadlines is not None:
             self.deadlines.stop(self)
         super().connection_lost(exc)
+        self.scope, self.cycle = _NONE, _NO_CYCLE  # which hold this
 
 
 class _NoCycle:
@@ -215,3 +251,4 @@ class _NoCycle:
 
 
 _NO_CYCLE: Any = _NoCycle()
+_NONE: Any = None

@@ -1,39 +1,77 @@
-"""A WebSocket's transport, lent to a fan-out so that one encoded frame serves every client.
+"""A WebSocket, lent to a fan-out so that one encoded frame serves every client.
 
-uvicorn keeps the protocol (RFC 6455): handshake, incoming frames, pings, close. What a
-transport of ours sends may go around it, straight to the socket, as finished frames: data
-frames may be written between the frames of others at any time (RFC 6455 §5.4, no fragments
-are sent here), and uncompressed frames are allowed where compression was negotiated
-(RFC 7692 §6). It is negotiated without context takeover, so that a message is compressed
-once for every client, and nothing is kept for a connection.
+The HTTP connection on which it was asked for hands itself over (`raw_http`); `websockets` reads the
+frames. What a transport of ours sends goes straight to the socket, as finished frames: data frames may
+be written between the frames of others at any time (RFC 6455 §5.4, no fragments are sent here), and
+uncompressed frames are allowed where compression was negotiated (RFC 7692 §6). It is negotiated
+without context takeover, so that a message is compressed once for every client, and nothing is kept
+for a connection.
 
-A connection may also be taken over: its messages then go to a receiver by calls, the ASGI
-application returns, and what it held (a task, queues, the request) is freed: an idle
+An ASGI application decides whether it is accepted, and may take it over: messages then go to a
+receiver by calls, the application returns, and what it held (a task, the request) is freed: an idle
 connection costs a third of the memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import hashlib
+import logging
 import struct
 import zlib
+from collections import deque
+from collections.abc import Iterable, MutableMapping
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.exceptions import WebSocketException
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.frames import Frame
-from websockets.http11 import Request
-from websockets.protocol import State
+from websockets.frames import Frame, Opcode
+from websockets.headers import build_extension, parse_extension
+from websockets.protocol import Protocol as Frames
+from websockets.protocol import Side, State
 
+from gapless.errors import InvalidRequest
 from gapless.transports.lending import SCOPE_KEY, Lending, WriterEvents
+
+logger = logging.getLogger("gapless.http")
+_unheard = logging.getLogger("gapless.http.frames")
+_unheard.setLevel(logging.INFO)  # `websockets` tells each frame at DEBUG, with the tokens in it
 
 TEXT, BINARY = 0x81, 0x82
 DEFLATED = 0x40
 """Added to the opcode of a frame whose payload is compressed (RFC 7692 §6)."""
 
 _WINDOW_BITS = 15
+_DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+
+VERSION = b"13"
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
+
+_CLOSE_WITHIN = 10.0
+"""Seconds that a client has for answering the end of a connection that nobody took over."""
+_STOP_GRACE = 1.0
+"""Seconds in which it must read what was written, as the server stops."""
+_UNREAD_PONGS = 64 << 10
+"""Bytes that may wait for a client before its pings are not answered any more."""
+
+
+class BadHandshake(InvalidRequest):
+    """A request for a WebSocket that is none (RFC 6455 §4.2.1)."""
+
+    code = "bad_handshake"
+
+
+class UnsupportedVersion(BadHandshake):
+    """It asks for another version of the protocol (RFC 6455 §4.4)."""
+
+    code = "unsupported_websocket_version"
+    http_status = 426
 
 
 def frame(payload: bytes, opcode: int = BINARY) -> bytes:
@@ -52,6 +90,34 @@ def deflate(payload: bytes) -> bytes:
     return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
+def accept_key(scope: MutableMapping[str, Any]) -> bytes:
+    """What the answer to a handshake shows (RFC 6455 §4.2.2), as base64.
+
+    Raises:
+        BadHandshake: the request asks for no WebSocket that there is.
+    """
+    found = {name: value for name, value in scope["headers"] if name.startswith(b"sec-websocket-")}
+    if scope["method"] != "GET" or scope["http_version"] != "1.1":
+        raise BadHandshake("a WebSocket is asked for by GET of HTTP/1.1")
+    if found.get(b"sec-websocket-version") != VERSION:
+        raise UnsupportedVersion(
+            "this server speaks version 13 of the WebSocket protocol", hint="send Sec-WebSocket-Version: 13"
+        )
+    key = found.get(b"sec-websocket-key", b"").strip()
+    try:
+        valid = len(base64.b64decode(key, validate=True)) == 16
+    except binascii.Error:
+        valid = False
+    if not valid:
+        raise BadHandshake("Sec-WebSocket-Key is no 16 bytes in base64", hint="send a random one (RFC 6455 §4.1)")
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def _listed(scope: MutableMapping[str, Any], wanted: bytes) -> Iterable[str]:
+    """The values of a header that may come several times, each a list (RFC 9110 §5.6.1)."""
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
+
+
 class Receiver(WriterEvents, Protocol):
     """Whom a connection's messages go to once it was taken over."""
 
@@ -59,44 +125,55 @@ class Receiver(WriterEvents, Protocol):
         """A whole message: text or binary."""
 
 
-_UNREAD_PONGS = 64 << 10
-"""Bytes that may wait for a client before its pings are not answered any more."""
+class LendingWebSocket(Lending):
+    """A server's end of a WebSocket, whose transport can be borrowed.
 
+    It is found in the ASGI scope as `scope["extensions"][SCOPE_KEY]`.
 
-class _Nothing:
-    """In place of what a connection that was taken over needs no more: a queue, an event, a timer."""
+    Args:
+        transport: the connection, of which the request was read.
+        request: the request, as ASGI has it for HTTP, with its path.
+        key: see `accept_key`.
 
-    def put_nowait(self, _: object) -> None: ...
-
-    def set(self) -> None: ...
-
-    def clear(self) -> None: ...
-
-    def cancel(self) -> None: ...
-
-
-_NOTHING: Any = _Nothing()
-
-_STOP_GRACE = 1.0
-
-
-class LendingWebSocket(Lending, WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol, whose transport can be borrowed.
-
-    It is found in the ASGI scope as `scope["extensions"][SCOPE_KEY]`. Pass this class to
-    uvicorn as `ws=`.
+    Attributes:
+        client: address and port at the other end.
+        receiver: who took it over.
+        frames: the pieces of a message that is not whole yet.
     """
 
     high_water: int = 256 * 1024
     """Bytes in the socket's buffer past which a reader counts as slow."""
 
     receiver: Receiver | None = None
+    _disconnected = False
+    _paused = False
+    _news: asyncio.Future[None] | None = None
+    _refusal: tuple[int, Iterable[tuple[bytes, bytes]]] | None = None
+    _closing: asyncio.TimerHandle | None = None
 
-    def __init__(self, config: Config, *args: Any, **options: Any) -> None:
-        super().__init__(config, *args, **options)
-        if config.ws_per_message_deflate:
-            alone = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
-            self.conn.available_extensions = [alone]
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        *,
+        config: Config,
+        server_state: ServerState,
+        request: MutableMapping[str, Any],
+        key: bytes,
+    ) -> None:
+        self.transport = transport
+        self.client = request["client"]
+        self.conn = Frames(Side.SERVER, max_size=config.ws_max_size, logger=_unheard)
+        self.frames: list[bytes | bytearray] = []
+        self._came: deque[dict[str, Any]] | None = deque(({"type": "websocket.connect"},))
+        self._is_text = False
+        self._answered = False
+        self._state = server_state
+        self._config = config
+        self._key = key
+        self._extension = self._negotiate(request) if config.ws_per_message_deflate else b""
+        self._scope = self._scope_of(request)
+        transport.set_write_buffer_limits(self.high_water)
+        server_state.connections.add(self)  # type: ignore[arg-type]
 
     @property
     def deflates(self) -> bool:
@@ -106,96 +183,233 @@ class LendingWebSocket(Lending, WebSocketsSansIOProtocol):
             for extension in self.conn.extensions
         )
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        transport.set_write_buffer_limits(self.high_water)
+    # --- the handshake
 
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)  # the ASGI task it makes has not run yet
-        scope: Any = getattr(self, "scope", None)
-        if scope is not None:
-            scope.setdefault("extensions", {})[SCOPE_KEY] = self
+    def serve(self) -> None:
+        """Ask the application."""
+        task = asyncio.get_running_loop().create_task(self._run())
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+
+    def _scope_of(self, request: MutableMapping[str, Any]) -> dict[str, Any]:
+        offered = ",".join(_listed(request, b"sec-websocket-protocol"))
+        return {
+            "type": "websocket",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if request["scheme"] == "https" else "ws",
+            "server": request["server"],
+            "client": self.client,
+            "root_path": request["root_path"],
+            "path": request["path"],
+            "raw_path": request["raw_path"],
+            "query_string": request["query_string"],
+            "headers": request["headers"],
+            "subprotocols": [name.strip() for name in offered.split(",")] if offered else [],
+            "state": request["state"],
+            "extensions": {"websocket.http.response": {}, SCOPE_KEY: self},
+        }
+
+    def _negotiate(self, request: MutableMapping[str, Any]) -> bytes:
+        """Take the first offer of compression that can be met (RFC 7692 §5); the header of the answer."""
+        try:
+            offers = [
+                offer for text in _listed(request, b"sec-websocket-extensions") for offer in parse_extension(text)
+            ]
+            for name, parameters in offers:
+                if name == _DEFLATE.name:
+                    answer, extension = _DEFLATE.process_request_params(parameters, [])
+                    self.conn.extensions = [extension]
+                    return b"sec-websocket-extensions: %b\r\n" % build_extension([(name, answer)]).encode()
+        except WebSocketException:
+            pass  # an offer that cannot be read, or not be met, is declined
+        return b""
+
+    async def _run(self) -> None:
+        try:
+            await self._config.loaded_app(self._scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            logger.exception("the application failed on a WebSocket")
+        self._scope = {}
+        if self.receiver is not None or self._closing is not None or self.transport.is_closing():
+            return
+        if not self._answered:
+            self._respond(500, (), b"")
+        self.transport.close()
+
+    async def receive(self) -> dict[str, Any]:
+        """See ASGI."""
+        assert self._came is not None, "the connection was taken over"
+        while not self._came:
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        event = self._came.popleft()
+        if self._paused and not self._came:
+            self._paused = False
+            self.transport.resume_reading()
+        return event
+
+    def _tell(self, **event: Any) -> None:
+        """What `receive` gives, in time; nothing once the connection was taken over."""
+        if self._came is None:
+            return
+        self._came.append(event)
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def send(self, message: Any) -> None:
+        """See ASGI. It does not wait for the client: who has more to say takes the connection over.
+
+        Raises:
+            ClientDisconnected: it is gone.
+        """
+        if self._disconnected:
+            raise ClientDisconnected
+        match message["type"]:
+            case "websocket.accept" if not self._answered:
+                self._accept(message.get("subprotocol"), message.get("headers", ()))
+            case "websocket.close" if not self._answered:
+                self._respond(403, (), b"")
+            case "websocket.http.response.start" if not self._answered:
+                self._refusal = (message["status"], message.get("headers", ()))
+            case "websocket.http.response.body" if self._refusal is not None and not self._answered:
+                self._respond(*self._refusal, message.get("body", b""))
+            case "websocket.send" if self._answered and self.conn.state is State.OPEN:
+                text = message.get("text")
+                self.write(frame(message["bytes"]) if text is None else frame(text.encode(), TEXT))
+            case "websocket.close" if self._answered and self._closing is None:
+                self._begin_to_close(message.get("code", 1000), message.get("reason") or "")
+            case kind:
+                raise RuntimeError(f"{kind!r} has no place here")
+
+    def _accept(self, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        chosen = b"" if subprotocol is None else b"sec-websocket-protocol: %b\r\n" % subprotocol.encode()
+        others = b"".join([b"%b: %b\r\n" % line for line in (*self._state.default_headers, *headers)])
+        self._answered = True
+        self.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
+            b"sec-websocket-accept: %b\r\n%b%b%b\r\n" % (self._key, self._extension, chosen, others)
+        )
+
+    def _respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Refuse it."""
+        lines = b"".join([b"%b: %b\r\n" % line for line in (*self._state.default_headers, *headers)])
+        self._answered = True
+        self.write(
+            b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (status, HTTPStatus(status).phrase.encode(), lines, len(body), body)
+        )
+        self.transport.close()
+
+    def _begin_to_close(self, code: int, reason: str) -> None:
+        """The client has its time to answer: what it wrote meanwhile would reset the connection."""
+        if self.conn.state is not State.OPEN:
+            return
+        self.conn.send_close(code, reason)
+        self._write_pending()
+        self._closing = asyncio.get_running_loop().call_later(_CLOSE_WITHIN, self.transport.close)
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
 
     def take_over(self, receiver: Receiver) -> None:
         """Hand this connection's messages to `receiver` from now on, those that wait here first.
 
         The ASGI application is to return soon, and must neither receive nor send any more.
         """
-        waiting, self.queue = self.queue, _NOTHING
+        waiting, self._came = self._came, None
         self.receiver = self.borrower = receiver
-        self.writable = _NOTHING
-        if self.read_paused:
-            self.read_paused = False
+        if self._paused:
+            self._paused = False
             self.transport.resume_reading()
-        while not waiting.empty():
-            event: Any = waiting.get_nowait()
+        for event in waiting or ():
             if event["type"] == "websocket.receive":
                 text = event.get("text")
                 receiver.message(event["bytes"] if text is None else text)
-        if self.disconnected:
+        if self._disconnected:
             self.borrower = None
             receiver.writer_lost()
 
-    async def run_asgi(self) -> None:
-        """Run the application; as uvicorn does, but where the connection was taken over it goes on."""
-        try:
-            await self.app(self.scope, self.receive, self.send)
-        except ClientDisconnected:
-            pass
-        except Exception:
-            self.logger.exception("the application failed on a WebSocket")
-            self.send_500_response()
-        if self.receiver is not None:
-            self.scope = self.request = self.response = _NOTHING
-        elif self.close_timer is None:
-            self.transport.close()
+    # --- from the client
 
-    def handle_cont(self, event: Frame) -> None:
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        conn = self.conn
+        conn.receive_data(data)
+        if conn.parser_exc is not None:
+            self._break_off()
+            return
+        for event in conn.events_received():
+            assert isinstance(event, Frame)
+            match event.opcode:
+                case Opcode.TEXT | Opcode.BINARY:
+                    self._is_text = event.opcode is Opcode.TEXT
+                    self.frames = [event.data]  # type: ignore[list-item]
+                    if event.fin:
+                        self._message()
+                case Opcode.CONT:
+                    self._continue(event)
+                case Opcode.PING:
+                    self._pong()
+                case Opcode.CLOSE:
+                    self._closed_by_client()
+
+    def _continue(self, event: Frame) -> None:
         """A further piece. All go into one buffer: a message may have any number of them, empty ones too."""
-        whole: bytes | bytearray = self.frames[0]
+        whole = self.frames[0]
         if not isinstance(whole, bytearray):
             whole = bytearray(whole)
-            self.frames = [whole]  # type: ignore[list-item]
+            self.frames = [whole]
         whole += event.data
         if event.fin:
-            self.send_receive_event_to_app()
+            self._message()
 
-    def handle_ping(self) -> None:
-        """Answered by a pong, unless the client does not read those before it (RFC 6455 §5.5.3 lets us)."""
-        pong = b"".join(self.conn.data_to_send())
-        if self.transport.get_write_buffer_size() < _UNREAD_PONGS:
-            self.transport.write(pong)
-
-    def send_receive_event_to_app(self) -> None:
-        """See uvicorn: a message is whole."""
-        if self.receiver is None:
-            super().send_receive_event_to_app()
+    def _message(self) -> None:
+        """A message is whole."""
+        (data,), self.frames = self.frames, []
+        if self._closing is not None:
             return
-        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-        self.frames = []
-        if self.curr_msg_data_type == "bytes":
-            self.receiver.message(bytes(data))
-            return
+        message: str | bytes
         try:
-            text = data.decode()
+            message = data.decode() if self._is_text else bytes(data)
         except UnicodeDecodeError:
             self.end(1007)
-        else:
-            self.receiver.message(text)
+            return
+        if self.receiver is not None:
+            self.receiver.message(message)
+            return
+        self._tell(type="websocket.receive", **{"text" if self._is_text else "bytes": message})
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
 
-    def end(self, code: int = 1000) -> None:
-        """Close a connection that was taken over, once what was written is sent."""
-        if not self.transport.is_closing():
-            if self.conn.state is State.OPEN:  # else the client closes it, and was answered
-                self.conn.send_close(code)
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.transport.close()
+    def _pong(self) -> None:
+        """Answered by a pong, unless the client does not read those before it (RFC 6455 §5.5.3 lets us)."""
+        pong = b"".join(self.conn.data_to_send())
+        if self._answered and self.transport.get_write_buffer_size() < _UNREAD_PONGS:
+            self.write(pong)
 
-    def shutdown(self) -> None:
-        """Close as the server stops; a client that does not read what was written is cut after a second."""
-        if not self.transport.is_closing():  # else it was ended already, and waits for its client
-            super().shutdown()
-        asyncio.get_running_loop().call_later(_STOP_GRACE, self.transport.abort)
+    def _closed_by_client(self) -> None:
+        received = self.conn.close_rcvd
+        if self._closing is None and received is not None:
+            self._tell_end(received.code, received.reason)
+        self._write_pending()  # the answer, where it was the client's turn to begin
+        self.transport.close()
+
+    def _break_off(self) -> None:
+        """What came is no frame, or too large a message; `websockets` has said so."""
+        sent = self.conn.close_sent
+        if sent is not None:
+            self._tell_end(sent.code, sent.reason)
+        self._write_pending()
+        self.transport.close()
+
+    def _tell_end(self, code: int, reason: str) -> None:
+        self._tell(type="websocket.disconnect", code=code, reason=reason)
+
+    # --- to the client
 
     def write(self, frames: bytes) -> bool:
         """Write finished frames; False where the connection is already gone."""
@@ -207,6 +421,39 @@ class LendingWebSocket(Lending, WebSocketsSansIOProtocol):
             return False
         return True
 
+    def _write_pending(self) -> None:
+        pending = b"".join(self.conn.data_to_send())
+        if self._answered:  # else the client waits for another answer
+            self.write(pending)
+
+    def end(self, code: int = 1000) -> None:
+        """Close a connection that was taken over, once what was written is sent."""
+        if not self.transport.is_closing():
+            if self.conn.state is State.OPEN:  # else the client closes it, and was answered
+                self.conn.send_close(code)
+            self._write_pending()
+            self.transport.close()
+
     def abort(self) -> None:
         """Drop the connection at once."""
         self.transport.abort()
+
+    # --- the end
+
+    def shutdown(self) -> None:
+        """Close as the server stops; a client that does not read what was written is cut after a second."""
+        if not self._answered and not self.transport.is_closing():
+            self._respond(503, (), b"")
+        self._tell_end(1012, "")
+        self.end(1012)
+        asyncio.get_running_loop().call_later(_STOP_GRACE, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        self._disconnected = True
+        self._state.connections.discard(self)
+        self.conn.parser.close()  # which otherwise holds `conn`, and `conn` it
+        if self._closing is not None:
+            self._closing.cancel()
+        self._tell_end(1005 if self._answered else 1006, "")
+        super().connection_lost(exc)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engineio import packet as eio
+from msgspec.json import encode
 
 from gapless.errors import RateLimited
 from gapless.limits import FREE, Visit
@@ -146,7 +147,7 @@ class Engine(PollingServer):
             "pingTimeout": round(self.ping_timeout * 1000),
             "maxPayload": self.max_http_buffer_size,
         }
-        socket.queue.put_nowait(eio.Packet(eio.OPEN, handshake))
+        socket.queue.put_nowait(eio.Packet(eio.OPEN, encode(handshake).decode()))
         answer = await self._trigger_event("connect", sid, environ, run_async=False)
         if answer is not None and answer is not True:
             del self.sockets[sid]

@@ -10,12 +10,12 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Any
 from urllib.parse import parse_qs
 
 import engineio
 from engineio import packet as eio
-from engineio.async_drivers.asgi import translate_request
 from engineio.async_socket import AsyncSocket
 from engineio.exceptions import ContentTooLongError, EngineIOError, UnknownPacketError
 
@@ -38,6 +38,23 @@ PATIENCE = 60.0
 
 TURN = 100
 """Packets of one POST that are handled before others get their turn of the loop."""
+
+FIRST = "gapless.first"
+"""The first message of a request, among its environ."""
+
+_HEADERS = {
+    name.lower().replace("_", "-").encode(): f"HTTP_{name}"
+    for name in (
+        "ACCEPT_ENCODING",
+        "ACCESS_CONTROL_REQUEST_HEADERS",
+        "AUTHORIZATION",
+        "COOKIE",
+        "HOST",
+        "ORIGIN",
+        "X_FORWARDED_HOST",
+        "X_FORWARDED_PROTO",
+    )
+}
 
 # code and message of a refused request, as Node's server has them
 _UNKNOWN_TRANSPORT = 0, "Transport unknown"
@@ -196,9 +213,10 @@ class PollingServer(engineio.AsyncServer):  # type: ignore[misc]
         send: Callable[[dict[str, Any]], Awaitable[None]],
     ) -> None:
         """Any request to the path of Engine.IO, as an ASGI application."""
-        environ = await translate_request(scope, receive, send)
-        if not environ:
+        first = await receive()
+        if first["type"] not in ("http.request", "websocket.connect"):
             return  # the client left before it was heard
+        environ = _environ(scope, receive, send, first)
         response = await self._respond(environ)
         if isinstance(response, dict):  # else a WebSocket was accepted
             self._compress(response, environ)
@@ -243,6 +261,18 @@ class PollingServer(engineio.AsyncServer):  # type: ignore[misc]
             logger.debug("a request of connection %s is refused: %s", socket.sid, error)
         return _refusal(*_BAD_REQUEST)
 
+    async def _trigger_event(self, event: str, *args: Any, run_async: bool = False) -> Any:
+        """See the library, whose way takes several functions more, and looks at each handler anew."""
+        handler = self.handlers.get(event)
+        if handler is None:
+            return None
+        try:
+            answer = handler(*args)
+            return await answer if isawaitable(answer) else answer
+        except Exception:
+            logger.exception("the handler of %s failed", event)
+            return False if event == "connect" else None
+
     def _origin_may(self, environ: dict[str, Any]) -> bool:
         if self.cors_allowed_origins == [] or "HTTP_ORIGIN" not in environ:
             return True
@@ -278,6 +308,25 @@ class PollingServer(engineio.AsyncServer):  # type: ignore[misc]
         await environ["asgi.send"]({"type": f"{kind}.body", "body": response["response"]})
 
 
+def _environ(scope: dict[str, Any], receive: Any, send: Any, first: dict[str, Any]) -> dict[str, Any]:
+    """A request in WSGI's names (PEP 3333), as python-engineio has it: as much of it as anybody looks at."""
+    environ = {
+        "REQUEST_METHOD": scope.get("method", "GET"),
+        "QUERY_STRING": scope["query_string"].decode(errors="replace"),
+        "asgi.scope": scope,
+        "asgi.receive": receive,
+        "asgi.send": send,
+        FIRST: first,
+    }
+    for name, value in scope["headers"]:
+        key = _HEADERS.get(name)
+        if key is not None:
+            text = value.decode(errors="replace")
+            environ[key] = f"{environ[key]},{text}" if key in environ else text
+    environ["wsgi.url_scheme"] = environ.get("HTTP_X_FORWARDED_PROTO", "http")
+    return environ
+
+
 def too_many(error: RateLimited) -> dict[str, Any]:
     """The answer to a handshake beyond the limits (RFC 6585 §4)."""
     answer = _refusal(*_FORBIDDEN, status="429 TOO MANY REQUESTS")
@@ -308,8 +357,7 @@ async def _read_body(environ: dict[str, Any], limit: int) -> bytes:
         EngineIOError: the client left before it was complete.
     """
     try:
-        first = environ["wsgi.input"].event
-        return await read_body(environ["asgi.receive"], first=first, limit=limit, timeout=BODY_WITHIN)
+        return await read_body(environ["asgi.receive"], first=environ[FIRST], limit=limit, timeout=BODY_WITHIN)
     except PayloadTooLarge as error:
         raise ContentTooLongError from error
     except (InvalidRequest, RequestTimeout) as error:
