@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,6 +26,7 @@ from gapless.transports.mqtt import MqttEdge
 from gapless.transports.mqtt.tcp import TcpProtocol
 from gapless.transports.raw_http import LendingHttp
 from gapless.transports.raw_websocket import LendingWebSocket
+from gapless.transports.socketio import SocketIoDoor
 from gapless.transports.socketio.access import Access
 from gapless.transports.socketio.client import Client, Stats
 from gapless.transports.socketio.fanout import RoomFanout
@@ -214,6 +218,46 @@ class MqttReturners(MqttQos1Readers):
         return [b"".join(b"\x40\x02" + sent.to_bytes(2, "big") for sent in reader.inflight) for reader in self.readers]
 
 
+class MqttComingBack(MqttQos1Readers):
+    """MQTT clients with a session each, one event behind: from their CONNECT to the event, acknowledged."""
+
+    async def connect(self, readers: int) -> None:
+        await super().connect(readers)
+        await self.after_event()
+
+    async def client(self, client_id: str) -> tuple[TcpProtocol, CountingSocket]:
+        protocol, sock = TcpProtocol(self.edge), CountingSocket(self)
+        protocol.connection_made(cast(asyncio.Transport, sock))
+        protocol.data_received(encode(Connect(client_id, self.version, clean_start=False), self.version))
+        while not sock.last:
+            await asyncio.sleep(0)
+        return protocol, sock
+
+    async def event(self) -> None:
+        self.sockets = [await self.client(f"c{number}") for number in range(self.readers)]
+        for _, sock in self.sockets:
+            while TOPIC.encode() not in sock.last:
+                await asyncio.sleep(0)
+
+    def answers(self) -> list[bytes]:
+        ends = [sock.last.find(TOPIC.encode()) + len(TOPIC) for _, sock in self.sockets]
+        return [b"\x40\x02" + sock.last[at : at + 2] for at, (_, sock) in zip(ends, self.sockets, strict=True)]
+
+    async def after_event(self) -> None:
+        if TOPIC.encode() in self.sockets[0][1].last:
+            await super().after_event()
+        self.readers = len(self.sockets)
+        for protocol, _ in self.sockets:
+            protocol.connection_lost(None)
+        while self.edge.connected:
+            await asyncio.sleep(0)
+        await self.ingress.submit(self.publication)
+
+    async def stop(self) -> None:
+        self.sockets.clear()
+        await super().stop()
+
+
 class MqttAcknowledgements(MqttQos1Readers):
     """What comes back from them: a PUBACK each."""
 
@@ -292,6 +336,95 @@ class SocketIoPublisher(Middle):
         while self.writes < due:
             await asyncio.sleep(0)
         assert self.sock.last.count(b'"ok":true') == len(self.packets)
+
+
+class SocketIoReturners(Middle):
+    """Socket.IO clients that come back on a WebSocket, a reader each: from their handshakes to their events."""
+
+    async def connect(self, readers: int) -> None:
+        limiter, gate = Limiter(Limits()), DevelopmentGate()
+        self.door = SocketIoDoor(ingress=self.ingress, hub=self.hub, log=self.log, gate=gate, clock=lambda: _NOW)
+        await self.door.start()
+        app = Front(
+            Paths({}, below={"/socket.io": self.door.app}), options=HttpOptions(), limiter=limiter, only_local=True
+        )
+        server = HttpServer(app, largest_message=1 << 20, limiter=limiter, proxies=Networks(()))
+        server.config.load()
+        self.protocol = partial(LendingHttp, config=server.config, server_state=server.server_state, app_state={})
+        self.clients = [ReturningClient(self) for _ in range(readers)]
+        await self.event()
+        await self.after_event()
+
+    async def event(self) -> None:
+        for client in self.clients:
+            client.open()
+        for client in self.clients:
+            await client.opened()
+
+    async def after_event(self) -> None:
+        for client in self.clients:
+            client.lose()
+        while self.door.connections:
+            await asyncio.sleep(0)
+        await self.ingress.submit(self.publication)
+
+    async def stop(self) -> None:
+        await self.door.stop()
+        await super().stop()
+
+
+class ReturningClient:
+    """Connects, hears a room from then on, and comes back as the stock client does."""
+
+    handshake = (
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+
+    def __init__(self, scenario: SocketIoReturners) -> None:
+        self.scenario = scenario
+        self.known: dict[str, str] | None = None
+
+    def open(self) -> None:
+        self.sock = ProtocolSocket(self.scenario)
+        http = self.scenario.protocol()
+        self.sock.set_protocol(http)
+        http.connection_made(cast(asyncio.Transport, self.sock))
+        http.data_received(self.handshake)
+        self.say(b"40" if self.known is None else b"40" + json.dumps(self.known).encode())
+
+    async def opened(self) -> None:
+        if self.known is not None:
+            while TOPIC.encode() not in self.sock.last:
+                await asyncio.sleep(0)
+            self.known["offset"] = re.findall(rb'"([\w-]+:\d+)"\]$', self.sock.last)[-1].decode()
+            return
+        while b'40{"' not in self.sock.last:
+            await asyncio.sleep(0)
+        answer = json.loads(self.sock.last[self.sock.last.index(b"{") :])
+        self.say(b'420["subscribe",{"rooms":["%b"]}]' % ROOM.encode())
+        while b"430[" not in self.sock.last:
+            await asyncio.sleep(0)
+        subscribed = json.loads(self.sock.last[self.sock.last.index(b"[") :])[0]
+        self.known = {"pid": answer["pid"], "offset": subscribed["position"]}
+
+    def say(self, text: bytes) -> None:
+        size = bytes((0x80 | len(text),)) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
+        self.sock.get_protocol().data_received(b"\x81" + size + bytes(4) + text)  # masked by zeros
+
+    def lose(self) -> None:
+        self.sock.get_protocol().connection_lost(None)
+        self.sock.set_protocol(None)
+
+
+class ProtocolSocket(CountingSocket):
+    """One that knows who reads it."""
+
+    def set_protocol(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> Any:
+        return self._protocol
 
 
 class HttpScenario(Middle):
