@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -50,15 +51,23 @@ P = TypeVar("P")
 
 
 class Clock:
-    """A clock that a test can push forward; it runs otherwise."""
+    """A clock that a test can push forward; it runs otherwise.
+
+    Attributes:
+        ahead: seconds that have passed besides.
+        wrong: seconds by which somebody has set it.
+    """
 
     def __init__(self) -> None:
         self.ahead = 0.0
+        self.wrong = 0.0
 
     def __call__(self) -> float:
-        import time
+        return time.time() + self.ahead + self.wrong
 
-        return time.time() + self.ahead
+    def steady(self) -> float:
+        """What is not set."""
+        return time.monotonic() + self.ahead
 
 
 @dataclass
@@ -106,7 +115,15 @@ async def running_edge(
     await log.open(hub.deliver)
     await hub.start()
     ingress = Ingress(log, hub, topic_map or crm_map(), limits=limits, clock=clock)
-    edge = MqttEdge(ingress=ingress, hub=hub, log=log, gate=gate or DevelopmentGate(), options=options, clock=clock)
+    edge = MqttEdge(
+        ingress=ingress,
+        hub=hub,
+        log=log,
+        gate=gate or DevelopmentGate(),
+        options=options,
+        clock=clock,
+        steady=clock.steady,
+    )
     await edge.start()
     try:
         server = await edge.listen("127.0.0.1", 0)

@@ -22,7 +22,7 @@ from gapless.mqtt import (
     SubscriptionRequest,
 )
 from gapless.transports.mqtt import EdgeOptions
-from tests.mqtt_edge.support import V5, V311, Client, Node, properties_of, running_edge, until
+from tests.mqtt_edge.support import V5, V311, Client, Clock, Node, properties_of, running_edge, until
 
 VERSIONS = pytest.mark.parametrize("version", [V311, V5], ids=["3.1.1", "5"])
 
@@ -235,6 +235,42 @@ async def test_a_session_ends_after_its_expiry() -> None:
         node.edge.sessions._on_due()
         await until(lambda: node.edge.stats.sessions_away == 1)
         assert list(await node.log.all_state(StateKind.MQTT_SESSION)) == ["s/phone"]
+
+
+@pytest.mark.parametrize("wrong", [-259_200.0, 259_200.0])
+async def test_a_clock_that_is_set_for_a_while_ends_no_session(wrong: float) -> None:
+    """By three days: set as the client goes, and set right again before it is back; or while it is away."""
+    async with running_edge() as node:
+        for before in (True, False):
+            phone, _ = await Client.connect(node.port, "phone", V5, clean=False, expiry=100)
+            await phone.subscribe("a")
+            node.clock.wrong = wrong * before
+            await phone.drop()
+            await until(lambda: node.edge.stats.connections == 0)
+            node.clock.wrong = wrong - node.clock.wrong
+            node.edge.sessions._on_due()
+            phone, connack = await Client.connect(node.port, "phone", V5, clean=False, expiry=100)
+            assert connack.session_present
+            node.clock.wrong = 0.0
+
+
+async def test_a_clock_that_is_wrong_at_a_start_ends_no_session_and_makes_none_last() -> None:
+    log, clock = MemoryLog(), Clock()
+    async with running_edge(log=log, clock=clock) as node:
+        phone, _ = await Client.connect(node.port, "phone", V5, clean=False, expiry=100)
+        await phone.subscribe("a")
+        await phone.disconnect()
+    clock.wrong = -259_200.0
+    async with running_edge(log=log, clock=clock) as node:
+        clock.wrong = 0.0
+        phone, connack = await Client.connect(node.port, "phone", V5, clean=False, expiry=100)
+        assert connack.session_present
+        await phone.disconnect()
+    clock.wrong = -259_200.0
+    async with running_edge(log=log, clock=clock) as node:
+        clock.ahead = 101
+        phone, connack = await Client.connect(node.port, "phone", V5, clean=False, expiry=100)
+        assert not connack.session_present
 
 
 async def test_disconnect_may_change_the_expiry_MQTT_3_14_2_2() -> None:

@@ -24,7 +24,7 @@ from gapless.transports.mqtt.groups import ShareGroups, share_key
 from gapless.transports.mqtt.options import EdgeOptions, EdgeStats
 from gapless.transports.mqtt.output import Flusher
 from gapless.transports.mqtt.resent import RecentPublishes
-from gapless.transports.mqtt.sessions import SessionStore
+from gapless.transports.mqtt.sessions import SessionStore, steady_time
 from gapless.transports.mqtt.tasks import Tasks
 from gapless.transports.mqtt.tcp import Server, listen
 from gapless.transports.mqtt.websocket import make_websocket_app
@@ -48,6 +48,7 @@ class MqttEdge:
 
     Args:
         clock: seconds since the Unix epoch.
+        steady: seconds by a clock that nobody sets; see `SessionStore`.
 
     Attributes:
         stats: what is counted.
@@ -69,6 +70,7 @@ class MqttEdge:
         options: EdgeOptions | None = None,
         limiter: Limiter | None = None,
         clock: Callable[[], float] = _time.time,
+        steady: Callable[[], float] = steady_time,
     ) -> None:
         self.options = options or EdgeOptions()
         self.options.check()
@@ -101,6 +103,7 @@ class MqttEdge:
             wills=Wills(ingress, gate, self.stats, self.tasks),
             limiter=self.limiter,
             clock=clock,
+            steady=steady,
         )
         self.recent = RecentPublishes(self.options.receive_maximum)
         self.connected: dict[str, Connection] = {}

@@ -22,9 +22,10 @@ INCOMPLETE = "gapless-incomplete"
 """User property of the first PUBLISH after a hole, and of a SUBACK: the position after which
 events that were asked for are no longer in the log."""
 
-MOST_FORMS = 12
-"""Encodings that are kept with one event. Each subscription identifier makes another; past the
-bound one is made anew for each client, so that an event's memory stays a few times its size."""
+MOST_FORMS = 20
+"""Encodings that are kept with one event. Each subscription identifier makes another, with what
+`Plain` has of it; past the bound one is made anew for each client, so that an event's memory stays a
+few times its size."""
 
 _JSON = "application/json"
 
@@ -92,7 +93,7 @@ def plain_of(record: Record, grant: Grant, version: ProtocolVersion, key: object
         plain = Plain(qos, (head, packet_id.to_bytes(2, "big"), tail), template.size(qos), sent, packet_id)
     else:
         plain = Plain(0, (template.qos0(),), template.size(0), sent, 0)
-    if len(record.forms) < MOST_FORMS:
+    if qos < 2 and len(record.forms) < MOST_FORMS:
         record.forms[key] = plain
     return plain
 

@@ -338,45 +338,47 @@ class Reader(Feed):
         kept = False  # something that the session has to remember
         last: Grant | None = None
         key: Any = None
-        while ahead and done < most and size < _RUN_BYTES:
-            record = ahead[0]
-            offset, event = record.offset, record.event
-            if offset > position:
-                if event.expires is not None or event.origin.client == client_id:
-                    break
-                grant = grant_of(event.topic, offset, rooms=event.rooms)
-                if grant is not None:
-                    if grant is not last:
-                        last, key = grant, plain_key(version, grant)
-                    plain: Plain = record.forms.get(key) or plain_of(record, grant, version, key)
-                    if plain.size > max_packet:
+        try:
+            while ahead and done < most and size < _RUN_BYTES:
+                record = ahead[0]
+                offset, event = record.offset, record.event
+                if offset > position:
+                    if event.expires is not None or event.origin.client == client_id:
                         break
-                    qos = plain.qos
-                    if qos == 1:
-                        packet_id = plain.packet_id
-                        if not quota or packet_id in inflight:
+                    grant = grant_of(event.topic, offset, rooms=event.rooms)
+                    if grant is not None:
+                        if grant is not last:
+                            last, key = grant, plain_key(version, grant)
+                        plain: Plain = record.forms.get(key) or plain_of(record, grant, version, key)
+                        if plain.size > max_packet:
                             break
-                        inflight[packet_id] = plain.sent
-                        quota -= 1
-                        kept = True
-                        sent_qos1 += 1
-                    elif qos:
-                        break
-                    else:
-                        kept = kept or grant.qos > 0
-                        sent_qos0 += 1
-                    packets += plain.parts
-                    size += plain.size
-                position = offset
-                done += 1
-            ahead.popleft()
-        self.position, self.quota = position, quota
-        self.stats.sent[1] += sent_qos1
-        self.stats.sent[0] += sent_qos0
-        if kept:
-            self._touch()
-        if packets:
-            self.output.send(b"".join(packets))
+                        qos = plain.qos
+                        if qos == 1:
+                            packet_id = plain.packet_id
+                            if not quota or packet_id in inflight:
+                                break
+                            inflight[packet_id] = plain.sent
+                            quota -= 1
+                            kept = True
+                            sent_qos1 += 1
+                        elif qos:
+                            break
+                        else:
+                            kept = kept or grant.qos > 0
+                            sent_qos0 += 1
+                        packets += plain.parts
+                        size += plain.size
+                    position = offset
+                    done += 1
+                ahead.popleft()
+        finally:  # what is in flight now is sent, whatever comes after it
+            self.position, self.quota = position, quota
+            self.stats.sent[1] += sent_qos1
+            self.stats.sent[0] += sent_qos0
+            if kept:
+                self._touch()
+            if packets:
+                self.output.send(b"".join(packets))
         return done
 
     def _step(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import time as _time
 from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -35,18 +36,26 @@ FOREVER = 0xFFFFFFFF
 _SESSION = StateKind.MQTT_SESSION
 _NEVER = float("inf")
 _OUTDATED = 1000
+_LONGEST_WAIT = 60.0  # the loop's timers do not go on while the machine sleeps
+
+
+def steady_time() -> float:
+    """Seconds by a clock that nobody sets. On Linux it goes on while the machine sleeps."""
+    return _time.clock_gettime(_time.CLOCK_BOOTTIME) if hasattr(_time, "CLOCK_BOOTTIME") else _time.monotonic()
 
 
 class Away(msgspec.Struct):
-    """What is known of a session without its client. Times in seconds since the Unix epoch.
+    """What is known of a session without its client.
 
     Attributes:
-        ends_at: when the session ends.
-        will_at: when its will is published; None without one.
+        ended_at: when its connection ended, in seconds since the Unix epoch.
+        ends_at: when the session ends, by the steady clock.
+        will_at: when its will is published, by the steady clock; None without one.
         received: QoS 2 identifiers taken in and not released.
         shares: keys of its shared subscriptions.
     """
 
+    ended_at: float
     ends_at: float
     will_at: float | None = None
     received: set[int] = msgspec.field(default_factory=set)
@@ -67,7 +76,9 @@ class SessionStore:
     Args:
         wills: publishes those that are due, and still allowed.
         limiter: bounds how many are stored.
-        clock: seconds since the Unix epoch.
+        clock: seconds since the Unix epoch: what is stored with a session, for the next start.
+        steady: seconds by a clock that nobody sets: what decides, while the process runs, when sessions end
+            and wills are due. A clock that is set, even for a moment, ends none.
     """
 
     def __init__(
@@ -82,6 +93,7 @@ class SessionStore:
         wills: Wills,
         limiter: Limiter,
         clock: Callable[[], float],
+        steady: Callable[[], float],
     ) -> None:
         self._log = log
         self._hub = hub
@@ -91,6 +103,7 @@ class SessionStore:
         self._tasks = tasks
         self._wills = wills
         self._clock = clock
+        self._steady = steady
         self._away: dict[str, Away] = {}
         self.shares = StoredSessions(limiter, self._is_over)
         self._stored: set[str] = set()  # connected clients with a row
@@ -113,9 +126,9 @@ class SessionStore:
 
     async def load(self) -> None:
         """Read what was stored. Clients that were connected then are away since now."""
-        now = self._clock()
         stored = await self._log.all_state(_SESSION)
         shares = {key: decode_group(data) for key, data in (await self._log.all_state(StateKind.MQTT_SHARE)).items()}
+        now, steady = self._clock(), self._steady()
         received: dict[str, set[int]] = {}
         for key in stored:
             client_id, packet_id = split_key(key)
@@ -132,7 +145,9 @@ class SessionStore:
             state = decode_session(data)
             ended_at = now if state.connected else state.ended_at
             session = state.restore()
-            away = self._make_away(session, ended_at=ended_at, will=session.will)
+            # A clock that was wrong, then or now, makes nobody go away later than now.
+            began = steady - max(0.0, now - ended_at)
+            away = self._make_away(session, ended_at=ended_at, began=began, will=session.will)
             away.received = received.get(client_id, set())
             self._away[client_id] = away
             if session.persistent:
@@ -143,7 +158,7 @@ class SessionStore:
                 sub = session.subscriptions["$share/" + share]
                 shared.enter(client_id, sub, persistent=True)
                 shared.restore_assigned(session)
-            if away.ends_at <= now and away.will_at is None:
+            if away.ends_at <= steady and away.will_at is None:
                 ended.append(client_id)
             else:  # a will may have to wait for the application
                 self._watch(client_id, away)
@@ -263,7 +278,7 @@ class SessionStore:
 
     def _is_over(self, client_id: str) -> bool:
         away = self._away.get(client_id)
-        return away is not None and away.ends_at <= self._clock()
+        return away is not None and away.ends_at <= self._steady()
 
     async def _read_away(self, client_id: str) -> Session | None:
         data = await self._log.read_state(_SESSION, session_key(client_id))
@@ -288,14 +303,14 @@ class SessionStore:
         session = reader.session
         reader.stamp()
         self._dirty.discard(reader)
-        now = self._clock()
+        now, began = self._clock(), self._steady()
         message = session.will if will else None
         verdict = Verdict.UNDECIDED  # a will that is not due yet is judged when it is
         if message is not None and (not session.persistent or not message.delay):
             verdict = self._wills.judge(session.client_id, message)
             message = None if verdict is Verdict.DENIED else message
         session.will = message
-        away = self._make_away(session, ended_at=now, will=message)
+        away = self._make_away(session, ended_at=now, began=began, will=message)
         if not session.persistent:
             self._end(session, away, message, wait=message is not None and verdict is Verdict.UNDECIDED)
             return
@@ -377,11 +392,14 @@ class SessionStore:
         keys = [session_key(client_id), *(received_key(client_id, packet_id) for packet_id in received)]
         return [StateWrite(_SESSION, key, None) for key in keys]
 
-    def _make_away(self, session: Session, *, ended_at: float, will: WillMessage | None) -> Away:
-        ends_at = _NEVER if session.expiry == FOREVER else ended_at + session.expiry
+    @staticmethod
+    def _make_away(session: Session, *, ended_at: float, began: float, will: WillMessage | None) -> Away:
+        """Args: when the connection ended, by the clock and by the steady one."""
+        ends_at = _NEVER if session.expiry == FOREVER else began + session.expiry
         return Away(
+            ended_at=ended_at,
             ends_at=ends_at,
-            will_at=None if will is None else min(ended_at + will.delay, ends_at),
+            will_at=None if will is None else min(began + will.delay, ends_at),
             received=session.received,
             shares=tuple(share_key(name) for name, sub in session.subscriptions.items() if sub.shared),
         )
@@ -412,12 +430,12 @@ class SessionStore:
             self._timer.cancel()
             self._timer = None
         if self._due and not self._stopped:
-            wait = min(max(0.0, self._due[0][0] - self._clock()), 3600.0)
+            wait = min(max(0.0, self._due[0][0] - self._steady()), _LONGEST_WAIT)
             self._timer = asyncio.get_running_loop().call_later(wait + 0.001, self._on_due)
 
     def _on_due(self) -> None:
         self._timer = None
-        now = self._clock()
+        now = self._steady()
         while self._due and self._due[0][0] <= now:
             _, client_id = heapq.heappop(self._due)
             if client_id in self._away:
@@ -427,7 +445,7 @@ class SessionStore:
     async def _come_due(self, client_id: str) -> None:
         async with self.claim(client_id):
             away = self._away.get(client_id)
-            now = self._clock()
+            now = self._steady()
             if away is None:
                 return
             try:
@@ -452,7 +470,7 @@ class SessionStore:
             return
         will, state.will = state.will, None
         allowed = await self._wills.may_publish(client_id, will)
-        data = encode_session(state.restore(), epoch=state.epoch, connected=False, ended_at=away.ends_at - state.expiry)
+        data = encode_session(state.restore(), epoch=state.epoch, connected=False, ended_at=away.ended_at)
         write = StateWrite(_SESSION, session_key(client_id), data)
         if allowed:
             self._wills.publish(client_id, will, [write])
