@@ -29,7 +29,7 @@ BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     scenarios.MqttReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=177, blocks=21)),
     scenarios.MqttQos1Readers: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=181, blocks=24)),
     scenarios.MqttRoomReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=183, blocks=24)),
-    scenarios.SocketIoReturners: (Budget(calls=840, writes=4, blocks=6), Budget(calls=240, blocks=120)),
+    scenarios.SocketIoReturners: (Budget(calls=866, writes=4, blocks=6), Budget(calls=240, blocks=120)),
     scenarios.MqttReturners: (Budget(calls=609, writes=1, blocks=2), Budget(calls=5010, blocks=1400)),
     scenarios.MqttComingBack: (Budget(calls=850, writes=1, blocks=65), Budget(calls=400, blocks=200)),
     scenarios.MqttAcknowledgements: (Budget(calls=10, blocks=0.1), Budget(calls=29, blocks=5)),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from gapless.gateway.http_server import HttpServer
@@ -15,7 +16,7 @@ from gapless.transports.lending import SCOPE_KEY
 from gapless.transports.listener import bind
 from gapless.transports.raw_websocket import LendingWebSocket
 from tests.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, split
-from tests.security.site import Wire, running, upgrade, wire
+from tests.security.site import Wire, running, until, upgrade, wire
 
 App = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 PATH = "/socket.io/?EIO=4&transport=websocket"
@@ -83,6 +84,7 @@ async def test_a_subprotocol_is_chosen_from_all_headers_that_offer_some() -> Non
         (b"dGhlIHNhbXBsZSBub25jZQ==", b"not base64 at all!!", 400, "bad_handshake"),
         (b"Sec-WebSocket-Key", b"X-Key", 400, "bad_handshake"),
         (b"GET ", b"POST ", 400, "bad_handshake"),
+        (b"Host:", b"Content-Length: 5\r\nHost:", 400, "bad_handshake"),
         (b"Version: 13", b"Version: 8", 426, "unsupported_websocket_version"),
         (b"Sec-WebSocket-Version: 13", b"X-Version: 13", 426, "unsupported_websocket_version"),
     ],
@@ -99,6 +101,42 @@ async def test_what_is_no_handshake_is_refused(old: bytes, new: bytes, status: i
             found, error = await connection.error()
             assert (found, error["code"]) == (status, code)
         assert await connection.ended() == b""
+
+
+async def test_blanks_behind_values_count_for_nothing() -> None:
+    async with running() as gateway, wire(gateway.http_url) as connection:
+        connection.send(upgrade(PATH).replace(b": 13", b": 13 ").replace(b": websocket", b": websocket "))
+        assert (await connection.head())[0] == 101
+
+
+async def test_one_behind_an_answer_that_goes_on_ends_the_connection() -> None:
+    """Both would write to it, and the stream would never learn that its client is gone."""
+    async with running() as gateway, wire(gateway.http_url) as connection:
+        connection.send(b"GET /api/stream?rooms=org:global HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await connection.head())[0] == 200
+        assert gateway.http.sse.open_streams == 1
+        connection.send(upgrade(PATH))
+        assert b"101" not in await connection.ended()
+        await until(lambda: gateway.http.sse.open_streams == 0)
+
+
+async def test_another_protocol_is_not_upgraded_to_and_its_body_is_no_request() -> None:
+    """Java's own client asks for HTTP/2 in this way. The parser takes nothing after such a head for its body."""
+    ask = b"Host: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    async with running() as gateway:
+        async with wire(gateway.http_url) as connection:
+            connection.send(b"GET /healthz HTTP/1.1\r\n" + ask + b"\r\n")
+            status, headers = await connection.head()
+            assert (status, headers["connection"]) == (200, "close")
+            connection.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"HTTP/1.1" not in await connection.ended()
+        async with wire(gateway.http_url) as connection:
+            body = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            connection.send(b"POST /api/events HTTP/1.1\r\n" + ask + b"Content-Length: %d\r\n\r\n" % len(body))
+            connection.send(body)
+            status, error = await connection.error()
+            assert (status, error["code"]) == (400, "unsupported_upgrade")
+            assert b"HTTP/1.1" not in await connection.ended()
 
 
 @pytest.mark.parametrize(
@@ -136,6 +174,44 @@ async def test_an_application_sends_and_receives() -> None:
         assert (PONG, b"still?") in received
         connection.send(frame(CLOSE, b"\x03\xe8"))
         assert split(await connection.ended())[0] == [(CLOSE, b"\x03\xe8")]
+
+
+async def test_nothing_follows_the_close() -> None:
+    async with serving(echo) as url, wire(url) as connection:
+        connection.send(upgrade("/"))
+        await connection.head()
+        connection.send(frame(PING, b"1") + frame(TEXT, b"last") + frame(CLOSE, b"\x03\xe8") + frame(TEXT, b"late"))
+        received = split(await connection.ended())[0]
+        assert received[0] == (PONG, b"1")
+        assert received[-1] == (CLOSE, b"\x03\xe8")
+        assert (TEXT, b"late") not in received
+
+
+async def test_what_follows_an_error_counts_for_nothing() -> None:
+    taker = Taker()
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        scope["extensions"][SCOPE_KEY].take_over(taker)
+
+    async with serving(app) as url, wire(url) as connection:
+        connection.send(upgrade("/"))
+        await connection.head()
+        connection.send(frame(TEXT, b"good") + frame(TEXT, b"\xff") + frame(TEXT, b"too late"))
+        assert split(await connection.ended())[0] == [(CLOSE, (1007).to_bytes(2, "big"))]
+    assert taker.told == ["good"]
+
+
+async def test_a_client_that_leaves_while_it_upgrades_fails_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as gateway, wire(gateway.http_url) as polling, wire(gateway.http_url) as connection:
+        polling.send(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        opened = await polling.reader.readuntil(b"}")
+        connection.send(upgrade(f"{PATH}&sid={msgspec.json.decode(opened[opened.index(b'{') :])['sid']}"))
+        assert (await connection.head())[0] == 101
+        connection.send(frame(TEXT, b"2probe") + frame(CLOSE))
+        await connection.ended()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,14 @@ from gapless.errors import GaplessError, InvalidRequest, RateLimited
 from gapless.limits import FREE, Limiter, Networks
 from gapless.transports.deadlines import Deadlines
 from gapless.transports.lending import SCOPE_KEY, Lending
-from gapless.transports.raw_websocket import VERSION, BadHandshake, LendingWebSocket, UnsupportedVersion, accept_key
+from gapless.transports.raw_websocket import (
+    VERSION,
+    BadHandshake,
+    LendingWebSocket,
+    UnsupportedVersion,
+    accept_key,
+    has_body,
+)
 
 HEAD_BYTES = 64 * 1024
 """Most bytes of a request line with its headers; of trailers too, and of what stands beside a chunk."""
@@ -35,6 +42,12 @@ class HeadTooLarge(InvalidRequest):
 
     code = "head_too_large"
     http_status = 431
+
+
+class UnsupportedUpgrade(InvalidRequest):
+    """The request asks for another protocol, and has a body, which the parser does not read then."""
+
+    code = "unsupported_upgrade"
 
 
 class RequestTimeout(GaplessError):
@@ -68,6 +81,7 @@ class LendingHttp(Lending, HttpToolsProtocol):
     _waited = -1  # bytes since the request began, or its body went on; below 0 outside of a request
     _in_head = False
     _went_on = False
+    _deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -86,6 +100,8 @@ class LendingHttp(Lending, HttpToolsProtocol):
             self.refuse(error)
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         cycle: Any = self.cycle  # None before the first request
         if self.deadlines is not None and (cycle is None or cycle.response_complete):
             self.deadlines.start(self)
@@ -123,15 +139,29 @@ class LendingHttp(Lending, HttpToolsProtocol):
             self._refuse_head(f"the request has {len(self.headers)} headers", HEADERS)
         elif len(self.url) > URL_BYTES:
             self._refuse_head(f"the URL has {len(self.url)} bytes", URL_BYTES)
+        elsewhere = self.parser.should_upgrade() and not self._should_upgrade()
+        if elsewhere and has_body(self.headers):
+            self.refuse(UnsupportedUpgrade("this server upgrades to WebSocket alone", hint="send no Upgrade header"))
         if self.transport.is_closing():
             self._drop_request()
             return
         super().on_headers_complete()  # the ASGI task it makes has not run yet
         scope: Any = self.scope
         scope.setdefault("extensions", {})[SCOPE_KEY] = self
+        if elsewhere:  # answered as if it had not asked (RFC 9110 §7.8); the parser takes what follows for no body
+            self.cycle.keep_alive = False
+            self._deaf = True
+
+    def _get_upgrade(self) -> bytes | None:
+        upgrade = super()._get_upgrade()
+        return upgrade and upgrade.strip()
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over. uvicorn's way writes the request anew, for another parser to read it."""
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self.transport.abort()  # it came behind a request whose answer is not over: they would share the connection
+            return
         if self.transport.is_closing():
             return
         self.connections.discard(self)
@@ -149,7 +179,7 @@ class LendingHttp(Lending, HttpToolsProtocol):
             self.refuse(error)
             return
         websocket.visit, self.visit = self.visit, FREE
-        self.scope = _NONE  # which holds this
+        self.scope, self.cycle = _NONE, _NO_CYCLE  # which hold this
         self.transport.set_protocol(websocket)
         websocket.serve()
 
@@ -214,7 +244,7 @@ class LendingHttp(Lending, HttpToolsProtocol):
         status = HTTPStatus(error.http_status)
         more = b"retry-after: %d\r\n" % error.details.get("retry_after", 1) if error.retryable else b""
         if isinstance(error, UnsupportedVersion):
-            more = b"upgrade: websocket\r\nsec-websocket-version: %b\r\n" % VERSION
+            more = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: %b\r\n" % VERSION
         self.transport.write(
             b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
             % (status.value, status.phrase.encode(), len(body), more, body)
@@ -247,6 +277,8 @@ class _NoCycle:
 
     response_complete = True
     disconnected = False
+    more_body = False
+    scope = None
     message_event = asyncio.Event()
 
 

@@ -97,9 +97,9 @@ def accept_key(scope: MutableMapping[str, Any]) -> bytes:
         BadHandshake: the request asks for no WebSocket that there is.
     """
     found = {name: value for name, value in scope["headers"] if name.startswith(b"sec-websocket-")}
-    if scope["method"] != "GET" or scope["http_version"] != "1.1":
-        raise BadHandshake("a WebSocket is asked for by GET of HTTP/1.1")
-    if found.get(b"sec-websocket-version") != VERSION:
+    if scope["method"] != "GET" or scope["http_version"] != "1.1" or has_body(scope["headers"]):
+        raise BadHandshake("a WebSocket is asked for by GET of HTTP/1.1, without a body")
+    if found.get(b"sec-websocket-version", b"").strip() != VERSION:
         raise UnsupportedVersion(
             "this server speaks version 13 of the WebSocket protocol", hint="send Sec-WebSocket-Version: 13"
         )
@@ -111,6 +111,13 @@ def accept_key(scope: MutableMapping[str, Any]) -> bytes:
     if not valid:
         raise BadHandshake("Sec-WebSocket-Key is no 16 bytes in base64", hint="send a random one (RFC 6455 §4.1)")
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request announces a body (RFC 9112 §6.3); the names of its headers are in lower case."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip() != b"0") for name, value in headers
+    )
 
 
 def _listed(scope: MutableMapping[str, Any], wanted: bytes) -> Iterable[str]:
@@ -150,6 +157,7 @@ class LendingWebSocket(Lending):
     _news: asyncio.Future[None] | None = None
     _refusal: tuple[int, Iterable[tuple[bytes, bytes]]] | None = None
     _closing: asyncio.TimerHandle | None = None
+    _lingering: asyncio.TimerHandle | None = None
 
     def __init__(
         self,
@@ -237,7 +245,7 @@ class LendingWebSocket(Lending):
             return
         if not self._answered:
             self._respond(500, (), b"")
-        self.transport.close()
+        self._close()
 
     async def receive(self) -> dict[str, Any]:
         """See ASGI."""
@@ -281,6 +289,8 @@ class LendingWebSocket(Lending):
                 self.write(frame(message["bytes"]) if text is None else frame(text.encode(), TEXT))
             case "websocket.close" if self._answered and self._closing is None:
                 self._begin_to_close(message.get("code", 1000), message.get("reason") or "")
+            case _ if self.transport.is_closing():
+                raise ClientDisconnected
             case kind:
                 raise RuntimeError(f"{kind!r} has no place here")
 
@@ -301,7 +311,7 @@ class LendingWebSocket(Lending):
             b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b"
             % (status, HTTPStatus(status).phrase.encode(), lines, len(body), body)
         )
-        self.transport.close()
+        self._close()
 
     def _begin_to_close(self, code: int, reason: str) -> None:
         """The client has its time to answer: what it wrote meanwhile would reset the connection."""
@@ -309,7 +319,7 @@ class LendingWebSocket(Lending):
             return
         self.conn.send_close(code, reason)
         self._write_pending()
-        self._closing = asyncio.get_running_loop().call_later(_CLOSE_WITHIN, self.transport.close)
+        self._closing = asyncio.get_running_loop().call_later(_CLOSE_WITHIN, self.transport.abort)
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
@@ -341,7 +351,10 @@ class LendingWebSocket(Lending):
         if conn.parser_exc is not None:
             self._break_off()
             return
+        answers = conn.data_to_send()  # of `websockets`, to pings and to a close, in their order
         for event in conn.events_received():
+            if self.transport.is_closing():
+                return  # what comes behind an error, or behind the end, counts for nothing (RFC 6455 §7.1.7)
             assert isinstance(event, Frame)
             match event.opcode:
                 case Opcode.TEXT | Opcode.BINARY:
@@ -352,9 +365,9 @@ class LendingWebSocket(Lending):
                 case Opcode.CONT:
                     self._continue(event)
                 case Opcode.PING:
-                    self._pong()
+                    self._pong(answers.pop(0))
                 case Opcode.CLOSE:
-                    self._closed_by_client()
+                    self._closed_by_client(b"".join(answers))
 
     def _continue(self, event: Frame) -> None:
         """A further piece. All go into one buffer: a message may have any number of them, empty ones too."""
@@ -385,18 +398,19 @@ class LendingWebSocket(Lending):
             self._paused = True
             self.transport.pause_reading()
 
-    def _pong(self) -> None:
+    def _pong(self, pong: bytes) -> None:
         """Answered by a pong, unless the client does not read those before it (RFC 6455 §5.5.3 lets us)."""
-        pong = b"".join(self.conn.data_to_send())
         if self._answered and self.transport.get_write_buffer_size() < _UNREAD_PONGS:
             self.write(pong)
 
-    def _closed_by_client(self) -> None:
+    def _closed_by_client(self, answer: bytes) -> None:
+        """The client closes, or answers our close."""
         received = self.conn.close_rcvd
         if self._closing is None and received is not None:
             self._tell_end(received.code, received.reason)
-        self._write_pending()  # the answer, where it was the client's turn to begin
-        self.transport.close()
+        if self._answered:  # else it waits for another answer
+            self.write(answer)
+        self._close()
 
     def _break_off(self) -> None:
         """What came is no frame, or too large a message; `websockets` has said so."""
@@ -404,7 +418,7 @@ class LendingWebSocket(Lending):
         if sent is not None:
             self._tell_end(sent.code, sent.reason)
         self._write_pending()
-        self.transport.close()
+        self._close()
 
     def _tell_end(self, code: int, reason: str) -> None:
         self._tell(type="websocket.disconnect", code=code, reason=reason)
@@ -432,7 +446,13 @@ class LendingWebSocket(Lending):
             if self.conn.state is State.OPEN:  # else the client closes it, and was answered
                 self.conn.send_close(code)
             self._write_pending()
-            self.transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Close once what was written is sent; a client that does not read it is cut off after a while."""
+        self.transport.close()
+        if self._lingering is None and self.transport.get_write_buffer_size():
+            self._lingering = asyncio.get_running_loop().call_later(_CLOSE_WITHIN, self.transport.abort)
 
     def abort(self) -> None:
         """Drop the connection at once."""
@@ -452,8 +472,12 @@ class LendingWebSocket(Lending):
         """See asyncio."""
         self._disconnected = True
         self._state.connections.discard(self)
-        self.conn.parser.close()  # which otherwise holds `conn`, and `conn` it
-        if self._closing is not None:
-            self._closing.cancel()
+        for timer in (self._closing, self._lingering):
+            if timer is not None:
+                timer.cancel()
         self._tell_end(1005 if self._answered else 1006, "")
         super().connection_lost(exc)
+        # These hold what holds them.
+        self.conn.parser.close()
+        self.conn.parser_exc = None
+        self.receiver = None
