@@ -33,8 +33,10 @@ from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.outgoing import OutgoingQueue
 from gapless.transports.socketio.publishing import Publishing
 from gapless.transports.socketio.server import Server
+from tests.frames import TEXT, frame
 from tests.gates import UNWATCHED
 from tests.guard.counting import Scenario
+from tests.security.site import upgrade
 
 TOPIC = "crm/leads/7/updated"
 ROOM = "lead:7"
@@ -73,6 +75,15 @@ class CountingSocket:
     def close(self) -> None: ...
 
     def abort(self) -> None: ...
+
+
+def http_protocol(paths: Paths) -> Callable[[], LendingHttp]:
+    """Makes connections as the gateway has them, with what stands before its doors."""
+    limiter = Limiter(Limits())
+    app = Front(paths, options=HttpOptions(), limiter=limiter, only_local=True)
+    server = HttpServer(app, largest_message=1 << 20, limiter=limiter, proxies=Networks(()))
+    server.config.load()
+    return partial(LendingHttp, config=server.config, server_state=server.server_state, app_state={})
 
 
 class Middle(Scenario):
@@ -141,6 +152,7 @@ class MqttReaders(Middle):
 
     qos = 0
     version = ProtocolVersion.V311
+    clean_start = True
     filter = "crm/leads/+/updated"
 
     async def connect(self, readers: int) -> None:
@@ -163,7 +175,7 @@ class MqttReaders(Middle):
     async def client(self, client_id: str) -> tuple[TcpProtocol, CountingSocket]:
         protocol, sock = TcpProtocol(self.edge), CountingSocket(self)
         protocol.connection_made(cast(asyncio.Transport, sock))
-        protocol.data_received(encode(Connect(client_id, self.version), self.version))
+        protocol.data_received(encode(Connect(client_id, self.version, self.clean_start), self.version))
         while not sock.last:
             await asyncio.sleep(0)
         return protocol, sock
@@ -221,17 +233,11 @@ class MqttReturners(MqttQos1Readers):
 class MqttComingBack(MqttQos1Readers):
     """MQTT clients with a session each, one event behind: from their CONNECT to the event, acknowledged."""
 
+    clean_start = False
+
     async def connect(self, readers: int) -> None:
         await super().connect(readers)
         await self.after_event()
-
-    async def client(self, client_id: str) -> tuple[TcpProtocol, CountingSocket]:
-        protocol, sock = TcpProtocol(self.edge), CountingSocket(self)
-        protocol.connection_made(cast(asyncio.Transport, sock))
-        protocol.data_received(encode(Connect(client_id, self.version, clean_start=False), self.version))
-        while not sock.last:
-            await asyncio.sleep(0)
-        return protocol, sock
 
     async def event(self) -> None:
         self.sockets = [await self.client(f"c{number}") for number in range(self.readers)]
@@ -342,15 +348,11 @@ class SocketIoReturners(Middle):
     """Socket.IO clients that come back on a WebSocket, a reader each: from their handshakes to their events."""
 
     async def connect(self, readers: int) -> None:
-        limiter, gate = Limiter(Limits()), DevelopmentGate()
-        self.door = SocketIoDoor(ingress=self.ingress, hub=self.hub, log=self.log, gate=gate, clock=lambda: _NOW)
-        await self.door.start()
-        app = Front(
-            Paths({}, below={"/socket.io": self.door.app}), options=HttpOptions(), limiter=limiter, only_local=True
+        self.door = SocketIoDoor(
+            ingress=self.ingress, hub=self.hub, log=self.log, gate=DevelopmentGate(), clock=lambda: _NOW
         )
-        server = HttpServer(app, largest_message=1 << 20, limiter=limiter, proxies=Networks(()))
-        server.config.load()
-        self.protocol = partial(LendingHttp, config=server.config, server_state=server.server_state, app_state={})
+        await self.door.start()
+        self.protocol = http_protocol(Paths({}, below={"/socket.io": self.door.app}))
         self.clients = [ReturningClient(self) for _ in range(readers)]
         await self.event()
         await self.after_event()
@@ -376,10 +378,7 @@ class SocketIoReturners(Middle):
 class ReturningClient:
     """Connects, hears a room from then on, and comes back as the stock client does."""
 
-    handshake = (
-        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-        b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
+    handshake = upgrade("/socket.io/?EIO=4&transport=websocket", host="localhost")
 
     def __init__(self, scenario: SocketIoReturners) -> None:
         self.scenario = scenario
@@ -409,8 +408,7 @@ class ReturningClient:
         self.known = {"pid": answer["pid"], "offset": subscribed["position"]}
 
     def say(self, text: bytes) -> None:
-        size = bytes((0x80 | len(text),)) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
-        self.sock.get_protocol().data_received(b"\x81" + size + bytes(4) + text)  # masked by zeros
+        self.sock.get_protocol().data_received(frame(TEXT, text))
 
     def lose(self) -> None:
         self.sock.get_protocol().connection_lost(None)
@@ -486,11 +484,8 @@ class RestPublisher(HttpScenario):
     )
 
     async def open(self, readers: int) -> None:
-        limiter = Limiter(Limits())
-        app = Front(Paths(self.doors.paths), options=HttpOptions(), limiter=limiter, only_local=True)
-        server = HttpServer(app, largest_message=1 << 20, limiter=limiter, proxies=Networks(()))
         self.sock = CountingSocket(self)
-        self.http = LendingHttp(config=server.config, server_state=server.server_state, app_state={})
+        self.http = http_protocol(Paths(self.doors.paths))()
         self.http.connection_made(cast(asyncio.Transport, self.sock))
         self.request = self.head % len(self.body) + self.body
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from gapless.limits import FREE, Visit
@@ -16,6 +17,11 @@ def peer_of(scope: Any) -> str | None:
     raw = scope.get("extensions", {}).get(SCOPE_KEY)
     client = scope.get("client") if raw is None else raw.client
     return f"{client[0]}:{client[1]}" if client else None
+
+
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they stand in a message (RFC 9112 §5)."""
+    return b"".join([b"%b: %b\r\n" % line for line in headers])
 
 
 class WriterEvents(Protocol):
@@ -32,7 +38,7 @@ class WriterEvents(Protocol):
 
 
 class Lending(asyncio.Protocol):
-    """Tells its borrower what becomes of the transport. To be mixed into uvicorn's protocols, before them.
+    """Tells its borrower what becomes of the transport. To be mixed into a protocol, before its other bases.
 
     Attributes:
         borrower: who is told; None while nobody borrows it.

@@ -19,15 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from gapless.errors import GaplessError, InvalidRequest, RateLimited
 from gapless.limits import FREE, Limiter, Networks
 from gapless.transports.deadlines import Deadlines
-from gapless.transports.lending import SCOPE_KEY, Lending
-from gapless.transports.raw_websocket import (
-    VERSION,
-    BadHandshake,
-    LendingWebSocket,
-    UnsupportedVersion,
-    accept_key,
-    has_body,
-)
+from gapless.transports.lending import SCOPE_KEY, Lending, header_lines
+from gapless.transports.raw_websocket import BadHandshake, LendingWebSocket, accept_key, has_body
 
 HEAD_BYTES = 64 * 1024
 """Most bytes of a request line with its headers; of trailers too, and of what stands beside a chunk."""
@@ -176,7 +169,7 @@ class LendingHttp(Lending, HttpToolsProtocol):
                 key=accept_key(request),
             )
         except BadHandshake as error:
-            self.refuse(error)
+            self.refuse(error, error.headers)
             return
         websocket.visit, self.visit = self.visit, FREE
         self.scope, self.cycle = _NONE, _NO_CYCLE  # which hold this
@@ -219,7 +212,7 @@ class LendingHttp(Lending, HttpToolsProtocol):
             or cycle.scope["method"] == "HEAD"
         ):
             return False
-        standing = b"".join([b"%b: %b\r\n" % line for line in cycle.default_headers])
+        standing = header_lines(cycle.default_headers)
         close = b"" if cycle.keep_alive else b"connection: close\r\n"
         self.transport.write(
             b"%b%b%bcontent-length: %d\r\n%b\r\n%b" % (STATUS_LINE[status], standing, head, len(body), close, body)
@@ -236,15 +229,14 @@ class LendingHttp(Lending, HttpToolsProtocol):
         """See `Late`."""
         self.refuse(RequestTimeout("the request did not come in time", hint="send the whole request at once"))
 
-    def refuse(self, error: GaplessError) -> None:
-        """Answer with an error, and close."""
+    def refuse(self, error: GaplessError, more: bytes = b"") -> None:
+        """Answer with an error, and with `more` header lines; and close."""
         if self.transport.is_closing():
             return
         body = msgspec.json.encode({"error": error.to_wire()})
         status = HTTPStatus(error.http_status)
-        more = b"retry-after: %d\r\n" % error.details.get("retry_after", 1) if error.retryable else b""
-        if isinstance(error, UnsupportedVersion):
-            more = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: %b\r\n" % VERSION
+        if error.retryable:
+            more += b"retry-after: %d\r\n" % error.details.get("retry_after", 1)
         self.transport.write(
             b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
             % (status.value, status.phrase.encode(), len(body), more, body)

@@ -37,7 +37,7 @@ from websockets.protocol import Protocol as Frames
 from websockets.protocol import Side, State
 
 from gapless.errors import InvalidRequest
-from gapless.transports.lending import SCOPE_KEY, Lending, WriterEvents
+from gapless.transports.lending import SCOPE_KEY, Lending, WriterEvents, header_lines
 
 logger = logging.getLogger("gapless.http")
 _unheard = logging.getLogger("gapless.http.frames")
@@ -50,11 +50,11 @@ DEFLATED = 0x40
 _WINDOW_BITS = 15
 _DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
 
-VERSION = b"13"
+_VERSION = b"13"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 
 _CLOSE_WITHIN = 10.0
-"""Seconds that a client has for answering the end of a connection that nobody took over."""
+"""Seconds that a client has for answering our close, or for reading what was written before."""
 _STOP_GRACE = 1.0
 """Seconds in which it must read what was written, as the server stops."""
 _UNREAD_PONGS = 64 << 10
@@ -62,9 +62,14 @@ _UNREAD_PONGS = 64 << 10
 
 
 class BadHandshake(InvalidRequest):
-    """A request for a WebSocket that is none (RFC 6455 §4.2.1)."""
+    """A request for a WebSocket that is none (RFC 6455 §4.2.1).
+
+    Attributes:
+        headers: lines that the answer needs.
+    """
 
     code = "bad_handshake"
+    headers = b""
 
 
 class UnsupportedVersion(BadHandshake):
@@ -72,6 +77,7 @@ class UnsupportedVersion(BadHandshake):
 
     code = "unsupported_websocket_version"
     http_status = 426
+    headers = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: %b\r\n" % _VERSION
 
 
 def frame(payload: bytes, opcode: int = BINARY) -> bytes:
@@ -99,7 +105,7 @@ def accept_key(scope: MutableMapping[str, Any]) -> bytes:
     found = {name: value for name, value in scope["headers"] if name.startswith(b"sec-websocket-")}
     if scope["method"] != "GET" or scope["http_version"] != "1.1" or has_body(scope["headers"]):
         raise BadHandshake("a WebSocket is asked for by GET of HTTP/1.1, without a body")
-    if found.get(b"sec-websocket-version", b"").strip() != VERSION:
+    if found.get(b"sec-websocket-version", b"").strip() != _VERSION:
         raise UnsupportedVersion(
             "this server speaks version 13 of the WebSocket protocol", hint="send Sec-WebSocket-Version: 13"
         )
@@ -254,10 +260,15 @@ class LendingWebSocket(Lending):
             self._news = asyncio.get_running_loop().create_future()
             await self._news
         event = self._came.popleft()
-        if self._paused and not self._came:
+        if not self._came:
+            self._read_on()
+        return event
+
+    def _read_on(self) -> None:
+        """A message was taken, for which reading was held up."""
+        if self._paused:
             self._paused = False
             self.transport.resume_reading()
-        return event
 
     def _tell(self, **event: Any) -> None:
         """What `receive` gives, in time; nothing once the connection was taken over."""
@@ -296,22 +307,23 @@ class LendingWebSocket(Lending):
 
     def _accept(self, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
         chosen = b"" if subprotocol is None else b"sec-websocket-protocol: %b\r\n" % subprotocol.encode()
-        others = b"".join([b"%b: %b\r\n" % line for line in (*self._state.default_headers, *headers)])
         self._answered = True
         self.write(
             b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
-            b"sec-websocket-accept: %b\r\n%b%b%b\r\n" % (self._key, self._extension, chosen, others)
+            b"sec-websocket-accept: %b\r\n%b%b%b\r\n" % (self._key, self._extension, chosen, self._lines(headers))
         )
 
     def _respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         """Refuse it."""
-        lines = b"".join([b"%b: %b\r\n" % line for line in (*self._state.default_headers, *headers)])
         self._answered = True
         self.write(
             b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (status, HTTPStatus(status).phrase.encode(), lines, len(body), body)
+            % (status, HTTPStatus(status).phrase.encode(), self._lines(headers), len(body), body)
         )
         self._close()
+
+    def _lines(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        return header_lines((*self._state.default_headers, *headers))
 
     def _begin_to_close(self, code: int, reason: str) -> None:
         """The client has its time to answer: what it wrote meanwhile would reset the connection."""
@@ -320,9 +332,7 @@ class LendingWebSocket(Lending):
         self.conn.send_close(code, reason)
         self._write_pending()
         self._closing = asyncio.get_running_loop().call_later(_CLOSE_WITHIN, self.transport.abort)
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
+        self._read_on()
 
     def take_over(self, receiver: Receiver) -> None:
         """Hand this connection's messages to `receiver` from now on, those that wait here first.
@@ -331,9 +341,7 @@ class LendingWebSocket(Lending):
         """
         waiting, self._came = self._came, None
         self.receiver = self.borrower = receiver
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
+        self._read_on()
         for event in waiting or ():
             if event["type"] == "websocket.receive":
                 text = event.get("text")

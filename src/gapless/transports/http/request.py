@@ -20,7 +20,7 @@ from gapless.event import Position
 from gapless.limits import FREE, Visit
 from gapless.topicmap import TopicMap
 from gapless.transports.body import read_body, too_large
-from gapless.transports.lending import SCOPE_KEY, peer_of
+from gapless.transports.lending import SCOPE_KEY, header_lines, peer_of
 from gapless.transports.raw_http import LendingHttp
 from gapless.transports.tls import peer_certificate
 
@@ -352,8 +352,7 @@ class Request:
 
 @cache
 def _plain_head(content_type: bytes) -> bytes:
-    lines = ((b"content-type", content_type), *_PLAIN_HEADERS)
-    return b"".join(b"%b: %b\r\n" % line for line in lines)
+    return header_lines(((b"content-type", content_type), *_PLAIN_HEADERS))
 
 
 def _parse_query(raw: bytes) -> dict[str, list[str]]:

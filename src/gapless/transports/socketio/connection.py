@@ -32,7 +32,7 @@ _LOST = object()
 
 
 class EngineSocket(PollingSocket):
-    """python-engineio's connection, whose WebSocket was taken over from uvicorn.
+    """python-engineio's connection, whose WebSocket was taken over.
 
     On another ASGI server, which lends no transport, the library serves the WebSocket.
     """
