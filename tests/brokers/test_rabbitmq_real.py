@@ -104,9 +104,9 @@ async def check_the_end_of_access(broker: RabbitMq, gateway: Gateway) -> None:
 @pytest.mark.needs_rabbitmq
 @pytest.mark.timeout(150)
 async def test_rabbitmq_obeys_the_gateways_rules(tmp_path: Path) -> None:
-    port = free_port()
+    port, own_port = free_port(), free_port()
     settings = Settings(
-        port=0,
+        port=own_port,
         mqtt_port=None,
         data=None,
         auth=AuthOptions(secret=KEY),
@@ -115,9 +115,11 @@ async def test_rabbitmq_obeys_the_gateways_rules(tmp_path: Path) -> None:
             url=f"mqtt://gateway:its-password@127.0.0.1:{port}", reconnect_min=0.1, reconnect_max=0.5, publish_as=()
         ),
     )
-    async with Gateway(settings) as gateway:
-        asks = f"{gateway.http_url}/broker-auth/{SECRET}/rabbitmq"
-        async with run_rabbitmq(tmp_path, port=port, asks=asks) as broker:
+    asks = f"http://127.0.0.1:{own_port}/broker-auth/{SECRET}/rabbitmq"
+    # The broker first, which takes seconds: a link that came earlier could meet another test's server on its port,
+    # which speaks MQTT 5, and would then rightly not believe that the broker does not.
+    async with run_rabbitmq(tmp_path, port=port, asks=asks) as broker:
+        async with Gateway(settings) as gateway:
             assert gateway.link is not None
             async with asyncio.timeout(PATIENCE):
                 await gateway.link.wait_connected()  # by its own account, which the gateway itself lets in
