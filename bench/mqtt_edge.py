@@ -16,6 +16,7 @@ from gapless.hub import Hub
 from gapless.ingress import Ingress, Publication
 from gapless.mqtt import Connect, Decoder, ProtocolVersion, Publish, Subscribe, SubscriptionRequest, encode
 from gapless.topicmap import crm_map
+from gapless.transports.broadcast import Lane
 from gapless.transports.mqtt import MqttEdge
 from gapless.transports.mqtt.connection import Connection
 
@@ -34,7 +35,9 @@ class NullWriter:
     def write(self, data: bytes) -> None:
         self.last = data
 
-    write_now = write
+    @property
+    def lane(self) -> Lane:
+        return Lane(self.write)
 
     def close(self) -> None: ...
 

@@ -42,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         insecure: listen beyond this machine although there is no `[auth]`.
         recent_events, recent_bytes: how much of the log's end is kept in memory for returning clients,
             with the encodings that live clients got.
+        io_uring: write an event to many connections by one system call, where the machine lets us. Where it does
+            not, one call each is made. Switch it off where a filter of system calls ends who tries.
         tls: certificates for the HTTP port and the MQTT port; None for none.
         auth: keys and tokens; None for a gateway on loopback, where everybody may do everything.
         presence: who is online; see docs/presence.md.
@@ -59,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     insecure: bool = False
     recent_events: int = 100_000
     recent_bytes: int = 256 << 20
+    io_uring: bool = True
     limits: Limits = Limits()
     retention: Retention = Retention()
     edge: EdgeOptions = EdgeOptions()

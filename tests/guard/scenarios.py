@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from gapless.auth import AuthOptions, DevelopmentGate, Gate, Identity, PolicyGate
 from gapless.envelope import Envelope
@@ -20,6 +23,7 @@ from gapless.ingress import Ingress, Publication
 from gapless.limits import Limiter, Limits, Networks
 from gapless.mqtt import Connect, ProtocolVersion, Subscribe, SubscriptionRequest, encode, encode_publish
 from gapless.topicmap import crm_map
+from gapless.transports.broadcast import Broadcast, Lane
 from gapless.transports.http import Front, HttpDoors, HttpOptions, Paths
 from gapless.transports.http.request import Request
 from gapless.transports.mqtt import MqttEdge
@@ -43,7 +47,7 @@ ROOM = "lead:7"
 DATA = b'{"name":"Acme Corp","note":"%s"}' % (b"x" * 200)
 _NOW = 1_700_000_000.0
 
-Write = Callable[[bytes], None]
+Write = Callable[[bytes], object]
 
 
 class CountingSocket:
@@ -121,7 +125,8 @@ class SocketIoReaders(Middle):
     """Socket.IO clients whose WebSockets are lent to the fan-out."""
 
     async def connect(self, readers: int) -> None:
-        fanout = RoomFanout(lambda: _NOW)
+        self.broadcast = Broadcast()
+        fanout = RoomFanout(lambda: _NOW, broadcast=self.broadcast)
         self.hub.add(fanout)
         self.hub.after_each_batch(fanout.flush)
         self.clients: list[Client] = []
@@ -138,9 +143,40 @@ class SocketIoReaders(Middle):
                 stats=Stats(),
             )
             client.live = True
-            client.write = CountingSocket(self).write
+            client.lane = Lane(CountingSocket(self).write)
             fanout.join(client, (ROOM,))
             self.clients.append(client)
+
+
+class SocketOfItsOwn(CountingSocket):
+    """A transport with a socket, which nobody reads: it holds some hundred events."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        super().__init__(scenario)
+        self.ends = socket.socketpair()
+
+    def get_extra_info(self, name: str) -> socket.socket | None:  # type: ignore[override]
+        return self.ends[0] if name == "socket" else None
+
+
+class SocketIoByRing(SocketIoReaders):
+    """Socket.IO clients that are written to by io_uring: no writes of their own."""
+
+    async def connect(self, readers: int) -> None:
+        await super().connect(readers)
+        problem = self.broadcast.open()
+        if problem is not None:
+            pytest.skip(f"io_uring: {problem}")
+        self.sockets = [SocketOfItsOwn(self) for _ in self.clients]
+        for client, each in zip(self.clients, self.sockets, strict=True):
+            client.lane = Lane(each.write, cast(asyncio.Transport, each), plain=True)
+
+    async def stop(self) -> None:
+        self.broadcast.close()
+        for each in self.sockets:
+            for end in each.ends:
+                end.close()
+        await super().stop()
 
 
 class SocketIoBurst(SocketIoReaders, Burst):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from gapless.transports.socketio.client import Client
+from gapless.transports.broadcast import Lane
 from tests.guard import scenarios
 from tests.guard.counting import Budget, Scenario, cost_of
 
@@ -24,13 +24,14 @@ BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     scenarios.MqttPublisher: (Budget(calls=107, blocks=13), Budget(calls=108, writes=1, blocks=10)),
     scenarios.RuledMqttPublisher: (Budget(calls=113, blocks=13), Budget(calls=108, writes=1, blocks=10)),
     scenarios.SocketIoPublisher: (Budget(calls=116, blocks=12), Budget(calls=97, writes=1, blocks=6)),
-    scenarios.SocketIoReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=178, blocks=16)),
-    scenarios.SocketIoBurst: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=823, blocks=140)),
-    scenarios.MqttReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=177, blocks=21)),
-    scenarios.MqttQos1Readers: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=181, blocks=24)),
-    scenarios.MqttRoomReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=183, blocks=24)),
-    scenarios.SocketIoReturners: (Budget(calls=866, writes=4, blocks=6), Budget(calls=240, blocks=120)),
-    scenarios.MqttReturners: (Budget(calls=609, writes=1, blocks=2), Budget(calls=5010, blocks=1400)),
+    scenarios.SocketIoReaders: (Budget(calls=2, writes=1, blocks=0.1), Budget(calls=178, blocks=16)),
+    scenarios.SocketIoByRing: (Budget(calls=5.1, blocks=0.1), Budget(calls=216, blocks=16)),
+    scenarios.SocketIoBurst: (Budget(calls=2, writes=1, blocks=0.1), Budget(calls=824, blocks=140)),
+    scenarios.MqttReaders: (Budget(calls=2, writes=1, blocks=0.1), Budget(calls=178, blocks=21)),
+    scenarios.MqttQos1Readers: (Budget(calls=2, writes=1, blocks=0.1), Budget(calls=182, blocks=24)),
+    scenarios.MqttRoomReaders: (Budget(calls=2, writes=1, blocks=0.1), Budget(calls=184, blocks=24)),
+    scenarios.SocketIoReturners: (Budget(calls=870, writes=4, blocks=6), Budget(calls=240, blocks=120)),
+    scenarios.MqttReturners: (Budget(calls=609, writes=1, blocks=2), Budget(calls=5060, blocks=1400)),
     scenarios.MqttComingBack: (Budget(calls=850, writes=1, blocks=65), Budget(calls=400, blocks=200)),
     scenarios.MqttAcknowledgements: (Budget(calls=10, blocks=0.1), Budget(calls=29, blocks=5)),
     scenarios.SseReaders: (Budget(calls=39, writes=1, blocks=0.2), Budget(calls=166, blocks=16)),
@@ -56,13 +57,11 @@ class Slower(scenarios.SocketIoReaders):
     async def connect(self, readers: int) -> None:
         await super().connect(readers)
         for client in self.clients:
-            client.write = self.through(client)
+            assert client.lane is not None
+            client.lane = Lane(self.through(client.lane.write))
 
     @staticmethod
-    def through(client: Client) -> scenarios.Write:
-        write = client.write
-        assert write is not None
-
+    def through(write: scenarios.Write) -> scenarios.Write:
         def planted(data: bytes) -> None:
             write(data)
 
@@ -75,8 +74,8 @@ class Chattier(scenarios.SocketIoReaders):
     async def event(self) -> None:
         await super().event()
         for client in self.clients:
-            assert client.write is not None
-            client.write(b"")
+            assert client.lane is not None
+            client.lane.write(b"")
 
 
 class Hoarder(scenarios.SocketIoReaders):
@@ -94,8 +93,8 @@ class Hoarder(scenarios.SocketIoReaders):
 @pytest.mark.parametrize(
     ("planted", "complaint"),
     [
-        (Slower, r"2\.00 calls, the budget is 1(?s:.*) 1\.00 Python   Slower\.through\.<locals>\.planted"),
-        (Chattier, r"2\.00 calls, the budget is 1(?s:.*) 2\.00 Python   CountingSocket\.write"),
+        (Slower, r"3\.00 calls, the budget is 2(?s:.*) 1\.00 Python   Slower\.through\.<locals>\.planted"),
+        (Chattier, r"3\.00 calls, the budget is 2(?s:.*) 2\.00 Python   CountingSocket\.write"),
         (Hoarder, r"\d\.\d\d blocks, the budget is 0\.1"),
     ],
 )

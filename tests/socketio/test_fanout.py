@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.event import Event, Origin, Record
 from gapless.eventlog import MemoryLog
 from gapless.hub import Hub
+from gapless.transports.broadcast import Lane
 from gapless.transports.socketio.client import Client, Stats, encode_record
 from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.outgoing import OutgoingQueue
@@ -52,12 +54,8 @@ class Member:
         self.queue.add_reader(self.client)
         self.client.live = True
         if direct:
-            self.client.write = self.writes.append
+            self.client.lane = Lane(self.writes.append)
         fanout.join(self.client, rooms)
-
-    @property
-    def direct(self) -> bool:
-        return self.client.write is not None
 
     @property
     def received(self) -> bytes:
@@ -118,18 +116,20 @@ def test_those_behind_and_expired_events_are_passed_over() -> None:
     assert live.received == encode_record(kept).frames
 
 
-def test_a_socket_that_is_gone_harms_nobody() -> None:
+def test_a_socket_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
     fanout = RoomFanout(lambda: NOW)
     gone, there = Member(fanout, 1, frozenset("a")), Member(fanout, 2, frozenset("a"))
 
     def closed(_: bytes) -> None:
-        raise RuntimeError("the handle is closed")
+        raise RuntimeError("a defect")
 
-    gone.client.write = closed
+    gone.client.lane = Lane(closed)
     for offset in (1, 2):
         fanout.deliver(record(offset, ("a",)))
         fanout.flush()
-    assert not gone.direct
+    assert [each.message for each in caplog.records] == [
+        "writing to a connection failed: it is dropped, and its client resumes"
+    ] * 2
     assert there.received == frames([record(1, ("a",)), record(2, ("a",))], frozenset("a"))
 
 

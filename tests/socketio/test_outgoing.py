@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 from engineio import packet as eio
 
+from gapless.transports.broadcast import Lane
 from gapless.transports.raw_websocket import LendingWebSocket
 from gapless.transports.socketio.outgoing import EncodedMessage, OutgoingQueue, encode_frame
 
@@ -21,7 +21,7 @@ class Told:
     """A reader, and what it is told."""
 
     def __init__(self) -> None:
-        self.write: Callable[[bytes], None] | None = None
+        self.lane: Lane | None = None
         self.states: list[str] = []
 
     def connection_full(self) -> None:
@@ -48,6 +48,9 @@ class Raw:
 
     def get_write_buffer_size(self) -> int:
         return 0
+
+    def get_extra_info(self, name: str) -> None:
+        return None
 
     def end(self) -> None:
         self.ended = True
@@ -94,14 +97,25 @@ async def test_a_websocket_gets_what_waits_first_and_then_everything_at_once() -
     raw = Raw()
     queue.attach(cast(LendingWebSocket, raw))
     assert told.states == ["full", "drained"]
-    assert told.write == queue.write
+    assert told.lane is queue.lane is not None
     await queue.put(eio.Packet(eio.PING))
     queue.send(BINARY)
     opened, ping = encode_frame(eio.Packet(eio.OPEN, {"sid": "s"})), encode_frame(eio.Packet(eio.PING))
     assert raw.written == [opened, SMALL.frames, ping, BINARY.frames]
     await queue.put(None)
     assert raw.ended
-    assert told.write is None
+    assert told.lane is None
+
+
+async def test_two_readers_of_one_connection_do_not_write_to_its_socket_themselves() -> None:
+    """Both would be in one burst, and the second be sent before what the socket did not take of the first."""
+    queue, first = queue_with_reader(messages=2, size=10_000)
+    queue.attach(cast(LendingWebSocket, Raw()))
+    second = Told()
+    queue.add_reader(second)
+    assert first.lane is second.lane is None
+    queue.remove_reader(first)
+    assert second.lane is queue.lane is not None
 
 
 async def test_get_waits_for_a_packet() -> None:

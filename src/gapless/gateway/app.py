@@ -37,6 +37,7 @@ from gapless.limits import Limiter, Networks
 from gapless.link import BrokerLink
 from gapless.presence import CRM_TOPIC, Announcer, Presence
 from gapless.topicmap import TopicMap, crm_map, load_map
+from gapless.transports.broadcast import Broadcast
 from gapless.transports.http import Front, HttpDoors, Offers, Paths, Sample
 from gapless.transports.listener import bind
 from gapless.transports.mqtt import MqttEdge
@@ -88,7 +89,8 @@ class Gateway:
         self._announcer = _make_announcer(self, reference=topic_map is None and settings.topic_map is None)
         self.limiter = Limiter(settings.limits)
         common: dict[str, Any] = {"ingress": self.ingress, "hub": self.hub, "log": self.log, "gate": gate}
-        common["presence"] = self.presence
+        self.broadcast = Broadcast()
+        common["presence"], common["broadcast"] = self.presence, self.broadcast
         self.socketio = SocketIoDoor(**common, options=settings.socketio)
         self.mqtt = MqttEdge(**common, options=settings.edge, limiter=self.limiter)
         self.link = _make_link(self, gate) if settings.link is not None else None
@@ -134,6 +136,8 @@ class Gateway:
         await self.log.open(self.hub.deliver)
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self.log.close)
+            self._open_broadcast()
+            undo.callback(self.broadcast.close)
             if isinstance(self.gate, PolicyGate):
                 await self.gate.start(self.log)
                 undo.push_async_callback(self.gate.stop)
@@ -175,6 +179,10 @@ class Gateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    def _open_broadcast(self) -> None:
+        reason = self.broadcast.open() if self.settings.io_uring else "switched off"
+        logger.info("fan-out: %s", f"one system call a connection (io_uring: {reason})" if reason else "by io_uring")
 
     async def _listen_for_mqtt(self) -> None:
         settings = self.settings

@@ -13,6 +13,7 @@ from gapless.hub import Hub
 from gapless.ingress import Ingress
 from gapless.presence import Presence
 from gapless.topicmap import TopicMap
+from gapless.transports.broadcast import Broadcast
 from gapless.transports.http.admin import AdminDoor
 from gapless.transports.http.connect import ConnectDoor, Offers
 from gapless.transports.http.endpoint import Endpoint, Handler, encode
@@ -36,6 +37,7 @@ class HttpDoors:
         offers: the other transports there are, asked at each `/api/connect`.
         samples: what the gateway's other parts count, asked at each `/metrics`.
         broker: hands out credentials for an external broker at `/api/connect`.
+        broadcast: writes an event to many streams; None writes to one after the other.
 
     Attributes:
         paths: who serves which.
@@ -55,6 +57,7 @@ class HttpDoors:
         offers: Callable[[], Offers] = Offers,
         samples: Callable[[], Iterable[Sample]] = tuple,
         broker: BrokerDesk | None = None,
+        broadcast: Broadcast | None = None,
     ) -> None:
         self.options = options = options or HttpOptions()
         self._hub = hub
@@ -63,7 +66,7 @@ class HttpDoors:
         presence = presence or Presence(gate=gate)
         common: dict[str, Any] = {"gate": gate, "topic_map": topic_map, "options": options, "presence": presence}
         self.polling = PollDoor(**common, hub=hub, log=log, clock=ingress.clock)
-        self.sse = SseDoor(**common, hub=hub, log=log, clock=ingress.clock)
+        self.sse = SseDoor(**common, hub=hub, log=log, clock=ingress.clock, broadcast=broadcast)
         self._presence = PresenceDoor(**common)
         self.fanouts = (self.polling, self.sse)
         self.health = Health(gate=gate, log=log, status=status)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ from gapless.errors import Overloaded, Unauthorized
 from gapless.event import Record
 from gapless.eventlog import Selector
 from gapless.presence import RoomNews
+from gapless.transports.broadcast import Broadcast, Lane
 from gapless.transports.http.readers import EventDoor
 from gapless.transports.http.request import Request
 from gapless.transports.raw_http import LendingHttp, chunk
@@ -106,12 +106,13 @@ class Stream:
         rooms: what it hears.
         cut: it was ended at once, without what was pending.
         undecided: what it hears is being looked at again; until then it gets nothing.
-        write: writes a chunk straight to the socket; None while that must not be done.
+        lane: where a chunk may be written to; None while that must not be done.
         task: the request's task, to end it where its socket is full.
         writing: bytes of a write that waits for the socket.
     """
 
     __slots__ = (
+        "_lane",
         "_max_bytes",
         "_max_events",
         "_pending",
@@ -122,6 +123,7 @@ class Stream:
         "cut",
         "door",
         "idle",
+        "lane",
         "lease",
         "named",
         "page_size",
@@ -130,7 +132,6 @@ class Stream:
         "task",
         "told",
         "undecided",
-        "write",
         "writing",
     )
 
@@ -157,7 +158,8 @@ class Stream:
         self._max_events = max_events
         self._woken: asyncio.Future[None] | None = None
         self.raw = raw
-        self.write: Callable[[bytes], None] | None = None
+        self.lane: Lane | None = None
+        self._lane = None if raw is None else Lane(raw.transport.write, raw.transport, plain=True)
 
     def offer(self, record: Record) -> bool:
         """Take a live event. False where it is dropped (ephemeral) or left to the log."""
@@ -210,7 +212,7 @@ class Stream:
 
     def wake(self) -> None:
         """Let the stream's task look again."""
-        self.write = None
+        self.lane = None
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
@@ -268,12 +270,12 @@ class Stream:
             return
         self._woken = asyncio.get_running_loop().create_future()
         if self.raw is not None and not self.raw.flow.write_paused:
-            self.write = self.raw.transport.write
+            self.lane = self._lane
         await self._woken
 
     def writer_paused(self) -> None:
         """See `WriterEvents`: what comes now is pending, and written once the socket takes it."""
-        self.write = None
+        self.lane = None
 
     def writer_resumed(self) -> None:
         """See `WriterEvents`."""
@@ -294,8 +296,9 @@ class SseDoor(EventDoor[Stream]):
         fell_behind: how many times a full stream was left to the log.
     """
 
-    def __init__(self, **parts: Any) -> None:
+    def __init__(self, *, broadcast: Broadcast | None = None, **parts: Any) -> None:
         super().__init__(**parts)
+        self._broadcast = broadcast or Broadcast()
         self._beating: asyncio.Task[None] | None = None
         self._all_ended = asyncio.Event()
         self._all_ended.set()
@@ -321,16 +324,16 @@ class SseDoor(EventDoor[Stream]):
     def deliver(self, record: Record) -> None:
         """See `Fanout`."""
         offset = record.offset
-        for stream in self._hearing(record):
-            write = stream.write
-            if write is not None and offset:
+        streams = self._hearing(record)
+        if not streams:
+            return
+        lanes: dict[bool, list[Lane]] = {False: [], True: []}
+        for stream in streams:
+            lane = stream.lane
+            if lane is not None and offset:
                 stream.told = offset
                 stream.idle = False
-                self.delivered += 1
-                try:
-                    write(sse_chunk(record, named=stream.named))
-                except RuntimeError:  # uvloop: the handle is closed, connection_lost has not run yet
-                    stream.close()
+                lanes[stream.named].append(lane)
                 continue
             was_live = stream.cursor.live
             if stream.offer(record):
@@ -339,6 +342,10 @@ class SseDoor(EventDoor[Stream]):
                 self.dropped += 1
             elif was_live and not stream.cursor.live:
                 self.fell_behind += 1
+        for named, group in lanes.items():
+            if group:
+                self.delivered += len(group)
+                self._broadcast.write(sse_chunk(record, named=named), group)
 
     def start(self) -> None:
         """Begin the heartbeat."""

@@ -17,6 +17,7 @@ from gapless.ingress import Ingress
 from gapless.limits import Limiter
 from gapless.mqtt import ReasonCode
 from gapless.presence import CoveredRooms, Presence
+from gapless.transports.broadcast import Broadcast
 from gapless.transports.mqtt.connection import Connection, effective_expiry
 from gapless.transports.mqtt.fanout import MqttFanout
 from gapless.transports.mqtt.feed import Feeder
@@ -47,6 +48,7 @@ class MqttEdge:
     persistent session goes on where it was, also after the server was killed.
 
     Args:
+        broadcast: writes an event to many connections; None writes to one after the other.
         clock: seconds since the Unix epoch.
         steady: seconds by a clock that nobody sets; see `SessionStore`.
 
@@ -69,6 +71,7 @@ class MqttEdge:
         presence: Presence | None = None,
         options: EdgeOptions | None = None,
         limiter: Limiter | None = None,
+        broadcast: Broadcast | None = None,
         clock: Callable[[], float] = _time.time,
         steady: Callable[[], float] = steady_time,
     ) -> None:
@@ -85,7 +88,7 @@ class MqttEdge:
         self.tasks = Tasks(self.stats)
         self.flusher = Flusher()
         self.feeder = Feeder(hub, self.tasks)
-        self.fanout = MqttFanout(hub, self.stats, lambda: int(clock() * 1000))
+        self.fanout = MqttFanout(hub, self.stats, lambda: int(clock() * 1000), broadcast)
         self.groups = ShareGroups(
             self.feeder,
             self.stats,

@@ -11,6 +11,7 @@ from gapless.event import Record
 from gapless.hub import Hub
 from gapless.mqtt import FilterTree, ProtocolVersion, PublishTemplate, room_of
 from gapless.mqtt.session import Grant, Sent, Subscription, combine
+from gapless.transports.broadcast import Broadcast, Lane
 from gapless.transports.mqtt.forms import template_of
 from gapless.transports.mqtt.groups import ShareGroup
 from gapless.transports.mqtt.options import EdgeStats
@@ -41,9 +42,13 @@ class MqttFanout:
 
     Args:
         now_ms: milliseconds since the Unix epoch.
+        broadcast: writes to all.
     """
 
-    def __init__(self, hub: Hub, stats: EdgeStats, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, hub: Hub, stats: EdgeStats, now_ms: Callable[[], int], broadcast: Broadcast | None = None
+    ) -> None:
+        self._broadcast = broadcast or Broadcast()
         self._hub = hub
         self._stats = stats
         self._now_ms = now_ms
@@ -134,6 +139,7 @@ class MqttFanout:
         data = template.with_packet_id(qos, packet_id)
         size = len(data)
         alone = self._hub.alone
+        lanes: list[Lane] = []
         written = 0
         for reader in readers:
             if not reader.live:
@@ -152,14 +158,12 @@ class MqttFanout:
                     reader.keeper.touch(reader)
                 output = reader.output
                 if alone and not output.waiting:
-                    try:
-                        output.write_now(data)
-                    except RuntimeError:  # the connection is gone, which `send` makes sure of
-                        output.send(data)
+                    lanes.append(output.lane)
                 else:
                     output.send(data)
             except Exception as error:  # a defect with one client must not cost the others the event
                 self._broken(reader, error)
+        self._broadcast.write(data, lanes)
         self._stats.sent[qos] += written
 
     def _write_qos0(self, readers: list[Reader], template: PublishTemplate, offset: int, *, keep_place: bool) -> None:
@@ -167,6 +171,7 @@ class MqttFanout:
         data = template.qos0()
         size = len(data)
         alone = self._hub.alone
+        lanes: list[Lane] = []
         written = 0
         for reader in readers:
             if not reader.live:
@@ -179,16 +184,14 @@ class MqttFanout:
                     written += 1
                     output = reader.output
                     if alone and not output.waiting:
-                        try:
-                            output.write_now(data)
-                        except RuntimeError:  # as above
-                            output.send(data)
+                        lanes.append(output.lane)
                     else:
                         output.send(data)
                 if keep_place and reader.persistent and reader.live:
                     reader.keeper.touch(reader)
             except Exception as error:  # as above
                 self._broken(reader, error)
+        self._broadcast.write(data, lanes)
         self._stats.sent[0] += written
 
     @staticmethod

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from gapless.mqtt import Packet, ProtocolVersion, encode
+from gapless.transports.broadcast import Lane
 
 logger = logging.getLogger("gapless.mqtt")
 
@@ -17,12 +18,12 @@ class Writer(Protocol):
 
     The writer tells its connection, from the event loop, `data_received(bytes)`,
     `writer_paused()`, `writer_resumed()` and, once and last, `connection_lost()`.
-    `writer_paused` is called only from within `write` or `write_now`.
+    `writer_paused` is called only from within a `write`, the writer's or the lane's.
     """
 
     @property
-    def write_now(self) -> Callable[[bytes], None]:
-        """As `write`, with nothing in between: RuntimeError where the connection is gone."""
+    def lane(self) -> Lane:
+        """As `write`, with nothing in between: RuntimeError where the connection is gone. Made anew each time."""
 
     @property
     def transport(self) -> asyncio.BaseTransport | None:
@@ -84,16 +85,16 @@ class Output:
 
     Attributes:
         waiting: packets wait for the end of the step; all that is sent must go behind them.
-        write_now: the writer's own, to write a packet at once: only where nothing is `waiting`, and
-            nothing will be sent that it could be joined with.
+        lane: to write a packet at once: only where nothing is `waiting`, and nothing will be sent that it
+            could be joined with.
         closed: nothing is written any more.
     """
 
-    __slots__ = ("_flusher", "_holders", "_limit", "_parts", "_size", "closed", "waiting", "write_now", "writer")
+    __slots__ = ("_flusher", "_holders", "_limit", "_parts", "_size", "closed", "lane", "waiting", "writer")
 
     def __init__(self, writer: Writer, flusher: Flusher, *, limit: int) -> None:
         self.writer = writer
-        self.write_now = writer.write_now
+        self.lane = writer.lane
         self.waiting = False
         self.closed = False
         self._flusher = flusher
@@ -141,7 +142,7 @@ class Output:
             self.send(data)
             return
         try:
-            self.write_now(data)
+            self.lane.write(data)
         except RuntimeError:  # the connection is gone, which `write` makes sure of
             self.writer.write(data)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl as _ssl
-from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from gapless.limits import FREE, Visit
+from gapless.transports.broadcast import Lane
 from gapless.transports.listener import bind
 from gapless.transports.mqtt.connection import Connection
 from gapless.transports.tls_listener import TlsListener
@@ -23,7 +23,7 @@ LINGER = 5.0
 class TcpProtocol(asyncio.Protocol):
     """The socket of one connection, and its `Writer`."""
 
-    __slots__ = ("_connection", "_edge", "_linger", "_transport", "_visit", "write_now")
+    __slots__ = ("_connection", "_edge", "_linger", "_transport", "_visit")
 
     def __init__(self, edge: MqttEdge, visit: Visit = FREE) -> None:
         self._edge = edge
@@ -38,7 +38,6 @@ class TcpProtocol(asyncio.Protocol):
         """See asyncio."""
         transport = cast(asyncio.Transport, transport)  # uvloop's is not derived from asyncio's
         self._transport = transport
-        self.write_now: Callable[[bytes], None] = transport.write
         transport.set_write_buffer_limits(self._edge.options.high_water)
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
@@ -78,6 +77,12 @@ class TcpProtocol(asyncio.Protocol):
         self._visit.leave()
 
     # Writer
+
+    @property
+    def lane(self) -> Lane:
+        """See `Writer`."""
+        assert self._transport is not None
+        return Lane(self._transport.write, self._transport, plain=True)
 
     @property
     def transport(self) -> asyncio.BaseTransport | None:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from gapless.transports.broadcast import Lane
 from gapless.transports.lending import SCOPE_KEY
 from gapless.transports.mqtt.connection import Connection
 from gapless.transports.mqtt.tcp import LINGER
@@ -103,7 +104,10 @@ class _LentSocket:
         """See `Writer`."""
         self._raw.write(self._framer(data))
 
-    write_now = write
+    @property
+    def lane(self) -> Lane:
+        """See `Writer`."""
+        return Lane(self.write, self._raw.transport)
 
     def close(self) -> None:
         """See `Writer`. A peer that does not read is cut off after a while."""
@@ -165,7 +169,10 @@ class _AsgiWriter:
             if self.connection is not None:
                 self.connection.writer_paused()
 
-    write_now = write
+    @property
+    def lane(self) -> Lane:
+        """See `Writer`."""
+        return Lane(self.write)
 
     def close(self) -> None:
         """See `Writer`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -18,6 +17,7 @@ from gapless.eventlog import Page
 from gapless.hub import Hub
 from gapless.limits import FREE, Visit
 from gapless.presence import RoomNews
+from gapless.transports.broadcast import Lane
 from gapless.transports.socketio.outgoing import EncodedMessage, OutgoingQueue
 
 logger = logging.getLogger("gapless.socketio")
@@ -114,7 +114,7 @@ class Client(Cursor):
     While it is live, `gapless.transports.socketio.fanout` writes to it.
 
     Attributes:
-        write: see `Reader`.
+        lane: see `Reader`.
         started: whether CONNECT was sent; nothing may go out before it.
         visit: what its connection counts as, which ends that.
         lost: whether it came back to find that the log no longer covers what it missed.
@@ -133,6 +133,7 @@ class Client(Cursor):
         "eio_sid",
         "ended",
         "hub",
+        "lane",
         "lease",
         "lost",
         "pid",
@@ -146,7 +147,6 @@ class Client(Cursor):
         "undecided",
         "visit",
         "waiting",
-        "write",
     )
 
     lease: Lease
@@ -182,7 +182,7 @@ class Client(Cursor):
         self.subscriptions = RoomSubscriptions()
         self.started = False
         self.lost = False
-        self.write: Callable[[bytes], None] | None = None
+        self.lane: Lane | None = None
         self._reading: asyncio.Task[None] | None = None
 
     @property

@@ -29,6 +29,7 @@ from gapless.ingress import Ingress
 from gapless.presence import Presence
 from gapless.topicmap import Alias
 from gapless.topicmap.row import as_text, fill
+from gapless.transports.broadcast import Broadcast
 from gapless.transports.socketio.access import Access
 from gapless.transports.socketio.client import REVOKED, Client, Stats, encode_event
 from gapless.transports.socketio.fanout import RoomFanout
@@ -86,6 +87,7 @@ class SocketIoDoor:
         gate: Gate,
         presence: Presence | None = None,
         options: SocketIoOptions | None = None,
+        broadcast: Broadcast | None = None,
         clock: Callable[[], float] = _time.time,
     ) -> None:
         self.options = options or SocketIoOptions()
@@ -97,7 +99,7 @@ class SocketIoDoor:
         self._sessions = SessionStore(log)
         self._clients: dict[str, Client] = {}
         self._presence = presence = presence or Presence(gate=gate)
-        self._fanout = RoomFanout(clock, presence)
+        self._fanout = RoomFanout(clock, presence, broadcast)
         self._arrivals: dict[str, _Arrival] = {}  # clients that come back, by Engine.IO session, while connecting
         self._resuming: dict[str, asyncio.Event] = {}  # their pids; set once they are in
         self._tending: asyncio.Task[None] | None = None

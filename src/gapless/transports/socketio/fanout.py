@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from gapless.event import Record
 from gapless.presence import Presence
+from gapless.transports.broadcast import Broadcast, Lane
 from gapless.transports.socketio.client import Client, encode_record
 from gapless.transports.socketio.outgoing import EncodedMessage
 
@@ -21,10 +22,14 @@ class RoomFanout:
     Args:
         clock: seconds since the Unix epoch.
         presence: told who enters and leaves which room.
+        broadcast: writes to all.
     """
 
-    def __init__(self, clock: Callable[[], float], presence: Presence | None = None) -> None:
+    def __init__(
+        self, clock: Callable[[], float], presence: Presence | None = None, broadcast: Broadcast | None = None
+    ) -> None:
         self._clock = clock
+        self._broadcast = broadcast or Broadcast()
         self._presence = presence
         self._by_room: dict[str, dict[str, Client]] = {}
         self._batch: list[Record] = []
@@ -71,7 +76,7 @@ class RoomFanout:
             if groups:
                 message = EncodedMessage.joined([encode_record(record) for record in batch])
                 for group in groups:
-                    _write(message, group)
+                    self._write(message, group)
         else:
             self._write_each_its_own(batch)
 
@@ -84,7 +89,20 @@ class RoomFanout:
                     if client.live:
                         wanted.setdefault(client, []).append(message)
         for client, messages in wanted.items():
-            _write(EncodedMessage.joined(messages), (client,))
+            self._write(EncodedMessage.joined(messages), (client,))
+
+    def _write(self, message: EncodedMessage, clients: Iterable[Client]) -> None:
+        """Write to those that are live; the hot loop of the gateway."""
+        lanes: list[Lane] = []
+        for client in clients:
+            if not client.live:
+                continue
+            lane = client.lane
+            if lane is None:
+                client.queue.send(message)
+            else:
+                lanes.append(lane)
+        self._broadcast.write(message.frames, lanes)
 
     def _members(self, rooms: tuple[str, ...]) -> list[Iterable[Client]]:
         """The clients in any of the rooms, each once."""
@@ -103,19 +121,3 @@ def _others(members: Mapping[str, Client], before: list[dict[str, Client]]) -> I
     for sid, client in members.items():
         if not any(sid in earlier for earlier in before):
             yield client
-
-
-def _write(message: EncodedMessage, clients: Iterable[Client]) -> None:
-    """Write to those that are live; the hot loop of the gateway."""
-    frames = message.frames
-    for client in clients:
-        if not client.live:
-            continue
-        write = client.write
-        if write is None:
-            client.queue.send(message)
-            continue
-        try:
-            write(frames)
-        except RuntimeError:  # uvloop: the handle is closed, connection_lost has not run yet
-            client.queue.detach()

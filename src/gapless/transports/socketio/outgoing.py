@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from engineio import packet as eio
 
+from gapless.transports.broadcast import Lane
 from gapless.transports.raw_websocket import BINARY, DEFLATED, TEXT, LendingWebSocket, deflate, frame
 
 WORTH_DEFLATING = 128
@@ -25,10 +26,10 @@ class Reader(Protocol):
     """Who uses the connection.
 
     Attributes:
-        write: writes finished frames to the socket; None where messages must go through `send`.
+        lane: where finished frames are written to; None where messages must go through `send`.
     """
 
-    write: Callable[[bytes], None] | None
+    lane: Lane | None
 
     def connection_full(self) -> None:
         """The connection can take no more live events."""
@@ -118,7 +119,7 @@ class OutgoingQueue:
             no more live events until it has taken what waits.
 
     Attributes:
-        write: writes finished frames straight to the socket; None while packets must queue.
+        lane: where finished frames are written to; None while packets must queue.
         stalled: whether the connection can take no more live events now.
     """
 
@@ -131,12 +132,12 @@ class OutgoingQueue:
         "_raw",
         "_readers",
         "_waiters",
+        "lane",
         "stalled",
-        "write",
     )
 
     def __init__(self, *, max_messages: int, max_bytes: int) -> None:
-        self.write: Callable[[bytes], None] | None = None
+        self.lane: Lane | None = None
         self.stalled = False
         self._deflates = False
         self._readers: tuple[Reader, ...] = ()  # one per Socket.IO session on the connection
@@ -150,12 +151,13 @@ class OutgoingQueue:
     def add_reader(self, reader: Reader) -> None:
         """Tell it of the connection from now on."""
         self._readers += (reader,)
-        reader.write = None if self._deflates else self.write
+        self._lend()
 
     def remove_reader(self, reader: Reader) -> None:
         """It uses the connection no more."""
         self._readers = tuple(other for other in self._readers if other is not reader)
-        reader.write = None
+        reader.lane = None
+        self._lend()
 
     # --- taking packets in
 
@@ -165,11 +167,11 @@ class OutgoingQueue:
 
     def put_nowait(self, packet: Any) -> None:
         """See `put`."""
-        if self.write is not None:
+        if self.lane is not None:
             if packet is None:
                 self.end()
             else:
-                self._write_frames(self.write, encode_frame(packet))
+                self._write_frames(self.lane, encode_frame(packet))
             return
         if self._packets is None:
             self._packets = deque()
@@ -181,8 +183,8 @@ class OutgoingQueue:
 
     def send(self, message: EncodedMessage) -> None:
         """Pre-encoded packets, written at once or queued."""
-        if self.write is not None:
-            self._write_frames(self.write, message.deflated if self._deflates else message.frames)
+        if self.lane is not None:
+            self._write_frames(self.lane, message.deflated if self._deflates else message.frames)
             return
         for packet in message.packets:
             self.put_nowait(packet)
@@ -190,9 +192,9 @@ class OutgoingQueue:
         if self.qsize() >= self._max_messages or self._bytes >= self._max_bytes:
             self.set_full()
 
-    def _write_frames(self, write: Callable[[bytes], None], frames: bytes) -> None:
+    def _write_frames(self, lane: Lane, frames: bytes) -> None:
         try:
-            write(frames)
+            lane.write(frames)
         except RuntimeError:  # uvloop: the handle is closed, connection_lost has not run yet
             self.detach()
 
@@ -226,7 +228,7 @@ class OutgoingQueue:
         if not self._packets:
             self._packets = None
             self._bytes = 0
-            if self.stalled and self.write is None:
+            if self.stalled and self.lane is None:
                 asyncio.get_running_loop().call_soon(self.set_drained)
         return packet
 
@@ -249,7 +251,7 @@ class OutgoingQueue:
         raw.transport.set_write_buffer_limits(self._max_bytes)
         self._raw = raw
         self._deflates = raw.deflates
-        self._set_write(raw.transport.write)
+        self._set_lane(Lane(raw.transport.write, raw.transport, plain=True))
         for packet in packets or ():
             self.put_nowait(packet)
         self._bytes = 0
@@ -259,7 +261,7 @@ class OutgoingQueue:
     def detach(self) -> None:
         """The socket is gone or going: nothing more is written to it."""
         self._raw = None
-        self._set_write(None)
+        self._set_lane(None)
 
     def end(self) -> None:
         """Close the WebSocket, once what was written is sent."""
@@ -273,10 +275,15 @@ class OutgoingQueue:
             self._raw.abort()
         self.detach()
 
-    def _set_write(self, write: Callable[[bytes], None] | None) -> None:
-        self.write = write
+    def _set_lane(self, lane: Lane | None) -> None:
+        self.lane = lane
+        self._lend()
+
+    def _lend(self) -> None:
+        """Only to a reader alone: two would write to one socket at once."""
+        lane = None if self._deflates or len(self._readers) > 1 else self.lane
         for reader in self._readers:
-            reader.write = None if self._deflates else write
+            reader.lane = lane
 
     def set_full(self) -> None:
         """The connection can take no more live events."""
