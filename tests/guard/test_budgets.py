@@ -30,9 +30,9 @@ BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     scenarios.MqttReaders: (Budget(calls=2, writes=1, blocks=0.1), Budget(calls=178, blocks=21)),
     scenarios.MqttQos1Readers: (Budget(calls=2, writes=1, blocks=0.1), Budget(calls=182, blocks=24)),
     scenarios.MqttRoomReaders: (Budget(calls=2, writes=1, blocks=0.1), Budget(calls=184, blocks=24)),
-    scenarios.SocketIoReturners: (Budget(calls=870, writes=4, blocks=6), Budget(calls=240, blocks=120)),
+    scenarios.SocketIoReturners: (Budget(calls=808, writes=4, blocks=6), Budget(calls=240, blocks=130)),
     scenarios.MqttReturners: (Budget(calls=609, writes=1, blocks=2), Budget(calls=5060, blocks=1400)),
-    scenarios.MqttComingBack: (Budget(calls=850, writes=1, blocks=65), Budget(calls=400, blocks=200)),
+    scenarios.MqttComingBack: (Budget(calls=800, writes=1, blocks=65), Budget(calls=400, blocks=200)),
     scenarios.MqttAcknowledgements: (Budget(calls=10, blocks=0.1), Budget(calls=29, blocks=5)),
     scenarios.SseReaders: (Budget(calls=39, writes=1, blocks=0.2), Budget(calls=166, blocks=16)),
 }

@@ -76,6 +76,31 @@ async def test_what_was_missed_comes_before_what_is_new(gateway: Gateway, js: Pa
             assert await client.numbers(401) == list(range(start, start + 401))
 
 
+async def test_clients_that_come_back_together_get_each_what_it_missed(gateway: Gateway, js: Path) -> None:
+    """Those that hear the same rooms from the same place share what is written; others have their own."""
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(connected(gateway, js)) for _ in range(3)]
+        assert (await opened[2][0].request("subscribe", {"rooms": ["lead:2"]}))["ok"]
+        await publish(gateway, 0)
+        for client, _ in opened:
+            assert await client.numbers(1) == [0]
+        for client, link in opened:
+            link.refuse()
+            await link.cut()
+            await client.next("disconnect")
+        for number in range(1, 500):  # beyond a page
+            await gateway.publish(type="lead:updated", data={"leadId": str(1 + number % 2), "n": number})
+        runs = gateway.hub.runs
+        for client, link in opened:
+            link.restore()
+            assert (await client.next("connect"))["recovered"] is True
+        mine = [number for number in range(1, 500) if number % 2 == 0]
+        assert await opened[0][0].numbers(len(mine)) == mine
+        assert await opened[1][0].numbers(len(mine)) == mine
+        assert await opened[2][0].numbers(499) == list(range(1, 500))
+        assert len(runs._runs) == 2 + 3  # pages of 200: two for both, three for the third
+
+
 async def test_a_client_that_had_received_nothing_recovers(gateway: Gateway, js: Path) -> None:
     async with connected(gateway, js) as (client, link):
         link.refuse()

@@ -3,5 +3,6 @@
 from gapless.delivery.cursor import Cursor
 from gapless.delivery.recent import RecentEvents
 from gapless.delivery.rooms import RoomSubscriptions, Window
+from gapless.delivery.runs import SharedRuns
 
-__all__ = ["Cursor", "RecentEvents", "RoomSubscriptions", "Window"]
+__all__ = ["Cursor", "RecentEvents", "RoomSubscriptions", "SharedRuns", "Window"]

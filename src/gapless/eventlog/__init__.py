@@ -15,6 +15,7 @@ from gapless.eventlog.contract import (
 )
 from gapless.eventlog.memory import MemoryLog
 from gapless.eventlog.sqlite import SqliteLog
+from gapless.eventlog.state_cache import StateCache
 
 __all__ = [
     "EVERYTHING",
@@ -27,6 +28,7 @@ __all__ = [
     "Retention",
     "Selector",
     "SqliteLog",
+    "StateCache",
     "StateKind",
     "StateWrite",
     "Trimmed",

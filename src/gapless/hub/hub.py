@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gapless.delivery import Cursor, RecentEvents
+from gapless.delivery import Cursor, RecentEvents, SharedRuns
 from gapless.errors import InvalidPosition
 from gapless.event import Event, Position, Record
 from gapless.eventlog import EVERYTHING, EventLog, Page, Selector
@@ -37,6 +37,7 @@ class Hub:
         head: offset of the newest event handed out; never ahead of the log.
         alone: whether no other event follows the one being handed out in this step of the event loop, so
             that there is nothing to write it together with.
+        runs: what readers were sent that came back.
     """
 
     def __init__(self, log: EventLog, *, recent_events: int = 100_000, recent_bytes: int = 256 << 20) -> None:
@@ -47,6 +48,7 @@ class Hub:
         self._fanouts: list[Fanout] = []
         self._flushes: list[Callable[[], None]] = []
         self.retained = RetainedMessages()
+        self.runs = SharedRuns()
         self.head = 0
         self.alone = True
 

@@ -10,7 +10,7 @@ from gapless.mqtt.rooms import room_filter, room_of
 from gapless.topicmap import TopicMap
 from gapless.topicmap.row import CAPTURE, fill
 
-_REMEMBERED = 10_000
+_REMEMBERED = 50_000
 
 
 class CoveredRooms:

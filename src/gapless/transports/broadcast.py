@@ -29,20 +29,30 @@ class Lane:
 
     Attributes:
         write: see above.
+        socket: the transport's, once `find_socket` has found it.
     """
 
-    __slots__ = ("socket", "transport", "write")
+    __slots__ = ("plain", "socket", "transport", "write")
 
     def __init__(
         self, write: Callable[[bytes], object], transport: asyncio.Transport | None = None, *, plain: bool = False
     ) -> None:
         self.write = write
         self.transport = transport
-        # With TLS the bytes are others on the socket. A transport closes its socket once `connection_lost` has
-        # returned, and no lane is used from then on; and a closed socket says -1, so never another's number.
+        self.plain = plain
         self.socket: Any = None
-        if plain and transport is not None and transport.get_extra_info("sslcontext") is None:
+
+    def find_socket(self) -> bool:
+        """Look for the socket to which the bytes go as they are; whether there is one, in `socket`.
+
+        With TLS they are others. A transport closes its socket once `connection_lost` has returned, and no lane is
+        used from then on; and a closed one says that its number is -1, so never another's number.
+        """
+        transport = self.transport
+        if self.plain and transport is not None and transport.get_extra_info("sslcontext") is None:
             self.socket = transport.get_extra_info("socket")
+        self.plain = self.socket is not None
+        return self.plain
 
 
 class Broadcast:
@@ -93,7 +103,11 @@ class Broadcast:
         direct: list[Lane] = []
         for lane in lanes:
             transport = lane.transport
-            if lane.socket is None or transport is None or transport.get_write_buffer_size():
+            if (
+                (lane.socket is None and not lane.find_socket())
+                or transport is None
+                or transport.get_write_buffer_size()
+            ):
                 _write(lane, data)
             elif not transport.is_closing():  # else nothing may follow what was said last
                 direct.append(lane)

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import httptools
 import msgspec
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gapless.errors import GaplessError, InvalidRequest, RateLimited
@@ -56,6 +57,11 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def _address(found: Any) -> tuple[str, int] | None:
+    """Host and port, without what IPv6 says more; None of a socket that has no such address."""
+    return (found[0], found[1]) if isinstance(found, tuple) else None
+
+
 class LendingHttp(Lending, HttpToolsProtocol):
     """uvicorn's HTTP protocol, whose transport can be borrowed.
 
@@ -77,7 +83,13 @@ class LendingHttp(Lending, HttpToolsProtocol):
     _deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        # As uvicorn does it, but for the addresses: it makes two sockets to ask the kernel for what uvloop knows.
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.server = _address(transport.get_extra_info("sockname"))
+        self.client = _address(transport.get_extra_info("peername"))
+        self.scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
         if self.deadlines is not None:
             self.deadlines.start(self)
         if self.limiter is None or self.client is None or (self.proxies and self.client[0] in self.proxies):

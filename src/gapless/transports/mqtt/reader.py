@@ -19,10 +19,11 @@ from gapless.event import MAX_OFFSET, Event, Record
 from gapless.eventlog import Selector
 from gapless.mqtt import ProtocolVersion, Pubcomp, PublishTemplate, Pubrel, ReasonCode, encode
 from gapless.mqtt.session import Grant, Sent, Session, Subscription
-from gapless.transports.mqtt.feed import Feed, Feeder, outcome
+from gapless.transports.mqtt.feed import PAGE, Feed, Feeder, outcome
 from gapless.transports.mqtt.forms import Plain, build_v5, plain_key, plain_of, template_of
 from gapless.transports.mqtt.options import EdgeStats
 from gapless.transports.mqtt.output import Output
+from gapless.transports.mqtt.runs import run_after
 
 if TYPE_CHECKING:
     from gapless.transports.mqtt.groups import ShareGroup
@@ -209,7 +210,27 @@ class Reader(Feed):
         for sub in list(self.session.subscriptions.values()):
             if sub.retained_due:
                 self.add_retained(sub, self.retained_of(sub), place=self.hub.head)
+        self._send_run()
         self.go_on()
+
+    def _send_run(self) -> None:
+        """Begin with what others at the same place get, too."""
+        inflight = self.inflight
+        if inflight or self._retained or not self.can_send or self.position >= self.hub.head:
+            return
+        selector, most = self.make_selector(), min(self.quota, PAGE)
+        run = run_after(self.hub, self.session, self.version, self.position, selector=selector, most=most)
+        if run is None or run.largest > self.max_packet:
+            return
+        inflight.update(run.sent)
+        self.quota -= len(run.sent)
+        self.position = run.through
+        self.stats.sent[1] += len(run.sent)
+        self.stats.sent[0] += run.at_qos0
+        if run.kept:
+            self._touch()
+        if run.data:
+            self.output.send(run.data)
 
     # Live events, called by the fan-out
 

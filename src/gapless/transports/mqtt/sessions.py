@@ -1,8 +1,8 @@
 """Where sessions live: connected ones in memory, those away in the log's database.
 
-Of a session that is away only a few words are in memory: when it ends, when its will is due,
-which QoS 2 identifiers it has received, and its shared subscriptions. Everything else is read
-back when its client returns.
+Of a session that is away a few words are in memory: when it ends, when its will is due, which
+QoS 2 identifiers it has received, and its shared subscriptions. Everything else is kept as it is
+stored, up to a bound, or read back when its client returns.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import time as _time
 from asyncio import Future
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 
 from gapless.errors import GaplessError
-from gapless.eventlog import EventLog, StateKind, StateWrite
+from gapless.eventlog import EventLog, StateCache, StateKind, StateWrite
 from gapless.hub import Hub
 from gapless.limits import Limiter, StoredSessions
 from gapless.mqtt.session import Session, WillMessage
@@ -105,6 +106,8 @@ class SessionStore:
         self._clock = clock
         self._steady = steady
         self._away: dict[str, Away] = {}
+        self._cache = StateCache()  # of sessions that are away
+        self._opened: list[tuple[StateWrite, Future[None]]] = []
         self.shares = StoredSessions(limiter, self._is_over)
         self._stored: set[str] = set()  # connected clients with a row
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -150,6 +153,7 @@ class SessionStore:
             away = self._make_away(session, ended_at=ended_at, began=began, will=session.will)
             away.received = received.get(client_id, set())
             self._away[client_id] = away
+            self._cache.put(client_id, data)
             if session.persistent:
                 self.shares.take(client_id, session.owner, force=True)
             for share in away.shares:
@@ -266,22 +270,46 @@ class SessionStore:
         session.owner = owner
         if session.persistent or will is not None:
             stored = encode_session(session, epoch=self._hub.epoch, connected=True)
-            await self._log.write_state([StateWrite(_SESSION, session_key(client_id), stored)], durable=False)
+            await self._store_opened(StateWrite(_SESSION, session_key(client_id), stored))
             self._stored.add(client_id)
         elif present:
             await self._log.write_state(self._delete_writes(session), durable=False)
         self._away.pop(client_id, None)
+        self._cache.drop(client_id)
         if not session.persistent:
             self.shares.drop(client_id)
         self._count()
         return session, present
+
+    def _store_opened(self, write: StateWrite) -> Future[None]:
+        """Store a session together with all that are opened in this step of the loop."""
+        loop = asyncio.get_running_loop()
+        if not self._opened:
+            loop.call_soon(self._write_opened)
+        done: Future[None] = loop.create_future()
+        self._opened.append((write, done))
+        return done
+
+    def _write_opened(self) -> None:
+        opened, self._opened = self._opened, []
+
+        def over(stored: Future[None]) -> None:
+            error = outcome(stored)
+            if error is not None and len(opened) > 1:
+                for write, done in opened:  # one that cannot be stored must harm no other
+                    self._log.write_state([write], durable=False).add_done_callback(partial(_pass_on, done))
+                return
+            for _, done in opened:
+                _pass_on(done, stored)
+
+        self._log.write_state([write for write, _ in opened], durable=False).add_done_callback(over)
 
     def _is_over(self, client_id: str) -> bool:
         away = self._away.get(client_id)
         return away is not None and away.ends_at <= self._steady()
 
     async def _read_away(self, client_id: str) -> Session | None:
-        data = await self._log.read_state(_SESSION, session_key(client_id))
+        data = self._cache.get(client_id) or await self._log.read_state(_SESSION, session_key(client_id))
         if data is None:
             logger.error("the stored session of %r is gone: it starts anew", client_id)
             return None
@@ -320,6 +348,7 @@ class SessionStore:
         self._stored.discard(session.client_id)
         self._away[session.client_id] = away
         data = encode_session(session, epoch=self._hub.epoch, connected=False, ended_at=now)
+        self._cache.put(session.client_id, data)
         writes = [StateWrite(_SESSION, session_key(session.client_id), data)]
         if away.shares:
             writes += self._take_dirty()
@@ -381,6 +410,7 @@ class SessionStore:
         else:
             await self._log.write_state(writes, durable=False)
         self._away.pop(client_id, None)
+        self._cache.drop(client_id)
         self.shares.drop(client_id)
         self._count()
 
@@ -468,6 +498,7 @@ class SessionStore:
         if state is None or state.will is None:
             away.will_at = None
             return
+        self._cache.drop(client_id)
         will, state.will = state.will, None
         allowed = await self._wills.may_publish(client_id, will)
         data = encode_session(state.restore(), epoch=state.epoch, connected=False, ended_at=away.ended_at)
@@ -581,3 +612,14 @@ class SessionStore:
                 logger.warning("a session could not be stored: %s", error)
 
         stored.add_done_callback(over)
+
+
+def _pass_on(to: Future[None], done: Future[None]) -> None:
+    """End one future as another ended."""
+    if to.done():  # nobody waits any more
+        return
+    error = outcome(done)
+    if error is None:
+        to.set_result(None)
+    else:
+        to.set_exception(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl as _ssl
 from typing import TYPE_CHECKING, cast
 
@@ -39,10 +38,6 @@ class TcpProtocol(asyncio.Protocol):
         transport = cast(asyncio.Transport, transport)  # uvloop's is not derived from asyncio's
         self._transport = transport
         transport.set_write_buffer_limits(self._edge.options.high_water)
-        raw = transport.get_extra_info("socket")
-        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = transport.get_extra_info("peername")
         name, address = (f"{peer[0]}:{peer[1]}", peer[0]) if peer else ("tcp", None)
         if self._visit is FREE:  # else it was counted before its TLS handshake

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -96,6 +96,20 @@ class Stats(msgspec.Struct):
     refused: int = 0
     fell_behind: int = 0
     incomplete: int = 0
+
+
+class _Run(NamedTuple):
+    """A page of events.
+
+    Attributes:
+        message: they; None where there is none up to `through`.
+        through: offset up to which it reaches.
+        more: whether there may be as many behind them.
+    """
+
+    message: EncodedMessage | None
+    through: int
+    more: bool
 
 
 class AccessEvents(Protocol):
@@ -241,14 +255,41 @@ class Client(Cursor):
             if self.join(self.hub.head):
                 self.subscriptions.passed(self.position)
                 return
-            page = self.hub.page_now(self.subscriptions.selector, self.position, limit=PAGE)
-            if page is None:
-                self._reading = asyncio.create_task(self._read_log(), name=f"socketio-read-{self.sid}")
-                return
-            self._send_page(page)
-            if len(page.records) == PAGE:  # more to come: others first
+            run = self._run()
+            if run is not None:
+                if run.message is not None:
+                    self.queue.send(run.message)
+                self.position = run.through
+                more = run.more
+            else:
+                page = self.hub.page_now(self.subscriptions.selector, self.position, limit=PAGE)
+                if page is None:
+                    self._reading = asyncio.create_task(self._read_log(), name=f"socketio-read-{self.sid}")
+                    return
+                self._send_page(page)
+                more = len(page.records) == PAGE
+            if more:  # others first
                 asyncio.get_running_loop().call_soon(self.feed)
                 return
+
+    def _run(self) -> _Run | None:
+        """The next page as all get it that hear the same rooms and stand at the same place; None where there is none,
+        since a room was joined or left behind that place, or memory does not have it.
+        """
+        if not self.subscriptions.wants_all_after(self.position):
+            return None
+        selector = self.subscriptions.selector
+        key = ("socketio", selector, self.position)
+        run: _Run | None = self.hub.runs.get(key)
+        if run is None:
+            page = self.hub.page_now(selector, self.position, limit=PAGE)
+            if page is None or not page.complete:
+                return None
+            records = page.records
+            message = EncodedMessage.joined([encode_record(record) for record in records]) if records else None
+            run = _Run(message, page.through, len(records) == PAGE)
+            self.hub.runs.put(key, run, 0 if message is None else len(message.frames))
+        return run
 
     async def _read_log(self) -> None:
         selector = self.subscriptions.selector

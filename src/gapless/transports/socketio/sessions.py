@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gapless.delivery import RoomSubscriptions, Window
-from gapless.eventlog import EventLog, StateKind, StateWrite
+from gapless.eventlog import EventLog, StateCache, StateKind, StateWrite
 from gapless.transports.socketio.secret import secret_text
 
 
@@ -51,16 +51,26 @@ class SessionStore:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
+        self._cache = StateCache()
 
     async def save_all(self, sessions: Iterable[tuple[str, StoredSession]]) -> None:
         """Store sessions by pid; returns once they survive a kill of the process."""
-        writes = [StateWrite(StateKind.SOCKETIO_SESSION, pid, _encode(session)) for pid, session in sessions]
-        if writes:
+        stored = [(pid, _encode(session)) for pid, session in sessions]
+        if not stored:
+            return
+        for pid, value in stored:
+            self._cache.put(pid, value)
+        try:
+            writes = [StateWrite(StateKind.SOCKETIO_SESSION, pid, value) for pid, value in stored]
             await self._log.write_state(writes, durable=False)
+        except BaseException:
+            for pid, _ in stored:
+                self._cache.drop(pid)
+            raise
 
     async def load(self, pid: str) -> StoredSession | None:
         """A session of this life of the log, or None."""
-        value = await self._log.read_state(StateKind.SOCKETIO_SESSION, pid)
+        value = self._cache.get(pid) or await self._log.read_state(StateKind.SOCKETIO_SESSION, pid)
         if value is None:
             return None
         session = _decode(value)
@@ -68,6 +78,7 @@ class SessionStore:
 
     def forget(self, pid: str) -> Future[None]:
         """Delete a session that its client ended."""
+        self._cache.drop(pid)
         return self._log.write_state([StateWrite(StateKind.SOCKETIO_SESSION, pid, None)], durable=False)
 
     async def purge(self, *, before: int) -> int:
@@ -77,6 +88,8 @@ class SessionStore:
             for pid, value in (await self._log.all_state(StateKind.SOCKETIO_SESSION)).items()
             if _decode(value).seen < before
         ]
+        for write in stale:
+            self._cache.drop(write.key)
         if stale:
             await self._log.write_state(stale, durable=False)
         return len(stale)
