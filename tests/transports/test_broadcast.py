@@ -36,7 +36,7 @@ class Served(asyncio.Protocol):
     """The gateway's end of a connection."""
 
     def __init__(self) -> None:
-        self.paused = self.lost = False
+        self.lost = False
         self.told: list[str] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -11,6 +11,7 @@ from gapless.topicmap import TopicMap
 from gapless.topicmap.row import CAPTURE, fill
 
 _REMEMBERED = 50_000
+"""Filters, and rooms. One takes about 0.7 KB, and saves 0.3 ms of every connection after its first."""
 
 
 class CoveredRooms:

@@ -218,8 +218,8 @@ class Reader(Feed):
         inflight = self.inflight
         if inflight or self._retained or not self.can_send or self.position >= self.hub.head:
             return
-        selector, most = self.make_selector(), min(self.quota, PAGE)
-        run = run_after(self.hub, self.session, self.version, self.position, selector=selector, most=most)
+        most = min(self.quota, PAGE)
+        run = run_after(self.hub, self.session, self.version, self.position, selector=self.make_selector, most=most)
         if run is None or run.largest > self.max_packet:
             return
         inflight.update(run.sent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from gapless.eventlog import Selector
@@ -37,19 +38,22 @@ class Run(NamedTuple):
 
 
 def run_after(
-    hub: Hub, session: Session, version: ProtocolVersion, position: int, *, selector: Selector, most: int
+    hub: Hub, session: Session, version: ProtocolVersion, position: int, *, selector: Callable[[], Selector], most: int
 ) -> Run | None:
     """What the session's client is to get next, `most` messages at most; None where that is its own affair.
 
     So it is where it depends on more than what is subscribed to, and how: on what the client published itself, on when
     it subscribed, on what it has left open; or where memory does not have the events.
+
+    Args:
+        selector: makes what to read, where nobody was at this place before.
     """
     signature = _signature_of(session, position)
     if signature is None:
         return None
     key = ("mqtt", version, signature, position, most)
     run: Run | None = hub.runs.get(key)
-    if run is None and (run := _make(hub, session, version, position, selector=selector, most=most)) is not None:
+    if run is None and (run := _make(hub, session, version, position, selector=selector(), most=most)) is not None:
         hub.runs.put(key, run, len(run.data))
     return run
 

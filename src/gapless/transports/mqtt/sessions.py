@@ -308,8 +308,12 @@ class SessionStore:
         away = self._away.get(client_id)
         return away is not None and away.ends_at <= self._steady()
 
+    async def _read_stored(self, client_id: str) -> bytes | None:
+        """The session of a client that is away, as it is stored."""
+        return self._cache.get(client_id) or await self._log.read_state(_SESSION, session_key(client_id))
+
     async def _read_away(self, client_id: str) -> Session | None:
-        data = self._cache.get(client_id) or await self._log.read_state(_SESSION, session_key(client_id))
+        data = await self._read_stored(client_id)
         if data is None:
             logger.error("the stored session of %r is gone: it starts anew", client_id)
             return None
@@ -395,7 +399,7 @@ class SessionStore:
 
     async def _end_away(self, client_id: str) -> None:
         """A session ends while its client is away; its will is published at the latest now."""
-        data = await self._log.read_state(_SESSION, session_key(client_id))
+        data = await self._read_stored(client_id)
         away = self._away[client_id]
         writes = self._deletions(client_id, away.received)
         will: WillMessage | None = None
@@ -493,7 +497,7 @@ class SessionStore:
             self._watch(client_id, away)
 
     async def _will_of_away(self, client_id: str, away: Away) -> None:
-        data = await self._log.read_state(_SESSION, session_key(client_id))
+        data = await self._read_stored(client_id)
         state = None if data is None else decode_session(data)
         if state is None or state.will is None:
             away.will_at = None
