@@ -141,6 +141,7 @@ class SocketIoReaders(Middle):
                 hub=self.hub,
                 position=0,
                 stats=Stats(),
+                changed=fanout.changed,
             )
             client.live = True
             client.lane = Lane(CountingSocket(self).write)
@@ -358,7 +359,15 @@ class SocketIoPublisher(Middle):
         self.sock = CountingSocket(self)
         queue.attach(cast(LendingWebSocket, SimpleNamespace(transport=self.sock, deflates=False)))
         client = Client(
-            sid="s", eio_sid="e", pid="p", access=access, queue=queue, hub=self.hub, position=0, stats=Stats()
+            sid="s",
+            eio_sid="e",
+            pid="p",
+            access=access,
+            queue=queue,
+            hub=self.hub,
+            position=0,
+            stats=Stats(),
+            changed=fanout.changed,
         )
         client.lease = gate.hold(Identity(user_id="ana"), client)
         client.started = True

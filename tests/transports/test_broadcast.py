@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -15,7 +15,7 @@ from typing import cast
 import pytest
 
 from gapless.testing.tls import make_certificates
-from gapless.transports.broadcast import FEW, Broadcast, Lane
+from gapless.transports.broadcast import FEW, Broadcast, Group, Lane
 from gapless.transports.io_uring import Ring
 
 PATIENCE = 20.0
@@ -32,6 +32,23 @@ def broadcast(request: pytest.FixtureRequest) -> Iterator[Broadcast]:
     assert not broadcast.by_io_uring
 
 
+Write = Callable[[bytes, list[Lane]], None]
+
+
+@pytest.fixture(params=["lanes", "group"])
+def write(request: pytest.FixtureRequest, broadcast: Broadcast) -> Write:
+    """To the same lanes, however they are handed over; a group is made once for the same ones."""
+    if request.param == "lanes":
+        return broadcast.write
+    groups: dict[tuple[Lane, ...], Group] = {}
+
+    def write_to_group(data: bytes, lanes: list[Lane]) -> None:
+        group = groups.setdefault(tuple(lanes), Group(lanes))
+        broadcast.write_to_group(data, group)
+
+    return write_to_group
+
+
 class Served(asyncio.Protocol):
     """The gateway's end of a connection."""
 
@@ -44,6 +61,11 @@ class Served(asyncio.Protocol):
         self.transport.set_write_buffer_limits(100_000)
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 50_000)
         self.lane = Lane(self.transport.write, self.transport, plain=True)
+
+    @property
+    def number(self) -> int:
+        """Of the socket."""
+        return int(self.transport.get_extra_info("socket").fileno())
 
     def pause_writing(self) -> None:
         self.told.append("pause")
@@ -101,9 +123,7 @@ async def read(client: socket.socket, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_everything_arrives_once_and_in_order_beside_what_is_written_otherwise(
-    broadcast: Broadcast, seed: int
-) -> None:
+async def test_everything_arrives_once_and_in_order_beside_what_is_written_otherwise(write: Write, seed: int) -> None:
     """Some clients read now and then: their sockets fill up, take a part, and drain again."""
     chance = random.Random(seed)
     count = 3 * FEW
@@ -117,7 +137,7 @@ async def test_everything_arrives_once_and_in_order_beside_what_is_written_other
         for turn in range(60):
             chosen = chance.sample(range(count), chance.randint(1, count))
             text = b"%d:" % turn + bytes([chance.randrange(256)]) * chance.choice([1, 400, 200_000])
-            broadcast.write(text, [served[number].lane for number in chosen])
+            write(text, [served[number].lane for number in chosen])
             for number in chosen:
                 written[number] += text
             for number in chance.sample(range(count), 2):
@@ -138,49 +158,52 @@ async def test_everything_arrives_once_and_in_order_beside_what_is_written_other
             assert each.told == ["pause", "resume"] * (len(each.told) // 2)
 
 
-async def test_a_full_connection_says_so_before_the_call_returns(broadcast: Broadcast) -> None:
+async def test_a_full_connection_says_so_before_the_call_returns(write: Write) -> None:
     async with connections(FEW + 1) as (served, _):
         text = b"x" * 5_000_000
-        broadcast.write(text, [each.lane for each in served])
+        write(text, [each.lane for each in served])
         assert all(each.told == ["pause"] for each in served)
 
 
-async def test_those_that_go_harm_nobody(broadcast: Broadcast, caplog: pytest.LogCaptureFixture) -> None:
+async def test_those_that_go_harm_nobody(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     async with connections(FEW + 4) as (served, clients):
         lanes = [each.lane for each in served]
         clients[0].close()  # the gateway has not noticed
         served[1].transport.close()
         served[2].transport.abort()
         for _ in range(3):
-            broadcast.write(b"event;", lanes)
+            write(b"event;", lanes)
         async with asyncio.timeout(PATIENCE):
             while not served[2].lost:
                 await asyncio.sleep(0)
-        broadcast.write(b"event;", lanes)  # with lanes that should be used no more
+        write(b"event;", lanes)  # with lanes that should be used no more
         for client in clients[3:]:
             assert await read(client, 24) == b"event;" * 4
         assert clients[1].recv(100) == b""  # nothing follows the close
     assert [each.message for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
-async def test_a_number_of_a_closed_socket_is_never_anothers(broadcast: Broadcast) -> None:
+async def test_a_number_of_a_closed_socket_is_never_anothers(write: Write) -> None:
     async with connections(FEW + 2) as (served, _):
         stale = [each.lane for each in served]
+        write(b"for those who are here", stale)
+        numbers = {each.number for each in served}
         for each in served:
             each.transport.abort()
         async with asyncio.timeout(PATIENCE):
             while not all(each.lost for each in served):
                 await asyncio.sleep(0)
         await asyncio.sleep(0)
-        async with connections(FEW + 2) as (_, clients):
-            broadcast.write(b"for those who left", stale)
+        async with connections(FEW + 2) as (others, clients):
+            assert numbers & {each.number for each in others}
+            write(b"for those who left", stale)
             await asyncio.sleep(0)
             for client in clients:
                 with pytest.raises(BlockingIOError):
                     client.recv(1)
 
 
-async def test_with_tls_it_is_encrypted(broadcast: Broadcast, tmp_path: Path) -> None:
+async def test_with_tls_it_is_encrypted(write: Write, tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
     loop = asyncio.get_running_loop()
     served: list[Served] = []
@@ -197,7 +220,7 @@ async def test_with_tls_it_is_encrypted(broadcast: Broadcast, tmp_path: Path) ->
     async with asyncio.timeout(PATIENCE):
         while not all(hasattr(each, "lane") for each in served):
             await asyncio.sleep(0)
-        broadcast.write(b"secret", [each.lane for each in served])
+        write(b"secret", [each.lane for each in served])
         for reader, _ in clients:
             assert await reader.readexactly(6) == b"secret"
     for _, writer in clients:
@@ -206,12 +229,10 @@ async def test_with_tls_it_is_encrypted(broadcast: Broadcast, tmp_path: Path) ->
     server.close()
 
 
+@pytest.mark.parametrize("broadcast", ["io_uring"], indirect=True)
 async def test_if_io_uring_fails_on_the_way_everybody_gets_it_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    write: Write, broadcast: Broadcast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broadcast = Broadcast()
-    if (problem := broadcast.open()) is not None:
-        pytest.skip(f"io_uring: {problem}")
     send = Ring.send
 
     def half(ring: Ring, sockets: list[int], data: bytes) -> list[int]:
@@ -221,7 +242,7 @@ async def test_if_io_uring_fails_on_the_way_everybody_gets_it_all_the_same(
     monkeypatch.setattr(Ring, "send", half)
     async with connections(FEW + 4) as (served, clients):
         for _ in range(2):
-            broadcast.write(b"event;", [each.lane for each in served])
+            write(b"event;", [each.lane for each in served])
         assert not broadcast.by_io_uring
         for client in clients:
             assert await read(client, 12) == b"event;" * 2
@@ -229,7 +250,7 @@ async def test_if_io_uring_fails_on_the_way_everybody_gets_it_all_the_same(
 
 
 async def test_a_connection_that_cannot_be_written_to_is_dropped(
-    broadcast: Broadcast, caplog: pytest.LogCaptureFixture
+    write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would have a gap: its client comes back and resumes."""
 
@@ -239,17 +260,17 @@ async def test_a_connection_that_cannot_be_written_to_is_dropped(
     async with connections(FEW + 2) as (served, clients):
         lanes = [each.lane for each in served]
         lanes[0] = Lane(broken, served[0].transport)
-        broadcast.write(b"event", lanes)
+        write(b"event", lanes)
         for client in clients[1:]:
             assert await read(client, 5) == b"event"
         assert served[0].transport.is_closing()
     assert ["it is dropped" in each.message for each in caplog.records] == [True]
 
 
-async def test_what_is_no_socket_is_written_to_by_its_own_call(broadcast: Broadcast) -> None:
+async def test_what_is_no_socket_is_written_to_by_its_own_call(write: Write) -> None:
     written: list[bytes] = []
     async with connections(FEW + 1) as (served, clients):
-        broadcast.write(b"event", [*(each.lane for each in served), Lane(written.append)])
+        write(b"event", [*(each.lane for each in served), Lane(written.append)])
         for client in clients:
             assert await read(client, 5) == b"event"
     assert written == [b"event"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -125,10 +126,12 @@ class AccessEvents(Protocol):
 class Client(Cursor):
     """A connected client: its rooms, its place in the log, its connection. It is its own `Holder`.
 
-    While it is live, `gapless.transports.socketio.fanout` writes to it.
+    While it is live, `gapless.transports.socketio.fanout` writes to it, by its lane if it has one.
+
+    Args:
+        changed: called when either changes.
 
     Attributes:
-        lane: see `Reader`.
         started: whether CONNECT was sent; nothing may go out before it.
         visit: what its connection counts as, which ends that.
         lost: whether it came back to find that the log no longer covers what it missed.
@@ -141,13 +144,15 @@ class Client(Cursor):
     """
 
     __slots__ = (
+        "_changed",
+        "_lane",
+        "_live",
         "_reading",
         "access",
         "asking",
         "eio_sid",
         "ended",
         "hub",
-        "lane",
         "lease",
         "lost",
         "pid",
@@ -176,8 +181,11 @@ class Client(Cursor):
         hub: Hub,
         position: int,
         stats: Stats,
+        changed: Callable[[], None],
         visit: Visit = FREE,
     ) -> None:
+        self._changed = changed
+        self._lane: Lane | None = None
         super().__init__(position)
         self.sid = sid
         self.eio_sid = eio_sid
@@ -196,8 +204,27 @@ class Client(Cursor):
         self.subscriptions = RoomSubscriptions()
         self.started = False
         self.lost = False
-        self.lane: Lane | None = None
         self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def live(self) -> bool:
+        """See `Cursor`."""
+        return self._live
+
+    @live.setter
+    def live(self, live: bool) -> None:
+        self._live = live
+        self._changed()
+
+    @property
+    def lane(self) -> Lane | None:
+        """See `Reader`."""
+        return self._lane
+
+    @lane.setter
+    def lane(self, lane: Lane | None) -> None:
+        self._lane = lane
+        self._changed()
 
     @property
     def identity(self) -> Identity:

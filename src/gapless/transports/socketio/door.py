@@ -288,6 +288,7 @@ class SocketIoDoor:
             hub=self._hub,
             position=self._hub.head if arrival is None or arrival.cursor is None else arrival.cursor.position,
             stats=self.stats,
+            changed=self._fanout.changed,
             visit=environ[VISIT],
         )
         client.lost = arrival is not None and session is None

@@ -7,13 +7,29 @@ hub hands the batch out, so nothing can come between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from gapless.event import Record
 from gapless.presence import Presence
-from gapless.transports.broadcast import Broadcast, Lane
+from gapless.transports.broadcast import FEW, Broadcast, Group
 from gapless.transports.socketio.client import Client, encode_record
 from gapless.transports.socketio.outgoing import EncodedMessage
+
+PLANNED = 250_000
+"""Clients that the plans kept may name, a client once in each plan that it is in: some 30 bytes each."""
+
+
+class _Plan(NamedTuple):
+    """The live clients of some rooms, each once.
+
+    Attributes:
+        group: those whose sockets are written to.
+        queued: those whose connection's queue does.
+    """
+
+    group: Group
+    queued: tuple[Client, ...]
 
 
 class RoomFanout:
@@ -33,6 +49,13 @@ class RoomFanout:
         self._presence = presence
         self._by_room: dict[str, dict[str, Client]] = {}
         self._batch: list[Record] = []
+        self._plans: dict[tuple[str, ...], _Plan] = {}  # of the rooms that events name together
+        self._planned = 0
+
+    def changed(self) -> None:
+        """A client turned live or fell behind, or is written to in another way; see `Client`."""
+        self._plans.clear()
+        self._planned = 0
 
     def join(self, client: Client, rooms: Iterable[str]) -> None:
         """The client hears these rooms from the next event on."""
@@ -42,6 +65,7 @@ class RoomFanout:
             if members.get(client.sid) is not client:
                 members[client.sid] = client
                 entered.append(room)
+        self.changed()
         if entered and self._presence is not None:
             self._presence.entered(client.identity, entered)
 
@@ -55,6 +79,7 @@ class RoomFanout:
                 left.append(room)
                 if not members:
                     del self._by_room[room]
+        self.changed()
         if left and self._presence is not None:
             self._presence.left(client.identity, left)
 
@@ -72,52 +97,67 @@ class RoomFanout:
         self._batch = []
         rooms = batch[0].event.rooms
         if len(batch) == 1 or all(record.event.rooms == rooms for record in batch):
-            groups = self._members(rooms)
-            if groups:
-                message = EncodedMessage.joined([encode_record(record) for record in batch])
-                for group in groups:
-                    self._write(message, group)
+            self._write(batch, rooms)
         else:
             self._write_each_its_own(batch)
 
+    def _write(self, batch: list[Record], rooms: tuple[str, ...]) -> None:
+        """Write to all in any of the rooms; the hot path of the gateway.
+
+        Who gets it is settled before the first write: that one may be what makes others fall behind, who stand behind
+        these events from then on.
+        """
+        plan = self._plans.get(rooms)
+        if plan is None:
+            clients = [client for client in self._members(rooms) if client.live]
+            if not clients:
+                return
+            if len(clients) <= FEW:
+                message = _joined(batch)
+                for client in clients:
+                    self._write_to(client, message)
+                return
+            plan = self._plan(rooms, clients)
+        message = _joined(batch)
+        for client in plan.queued:
+            client.queue.send(message)
+        self._broadcast.write_to_group(message.frames, plan.group)
+
+    def _plan(self, rooms: tuple[str, ...], clients: list[Client]) -> _Plan:
+        group = Group([lane for client in clients if (lane := client.lane) is not None])
+        plan = _Plan(group, tuple(client for client in clients if client.lane is None))
+        if self._planned + len(clients) > PLANNED:
+            self.changed()
+        self._plans[rooms] = plan
+        self._planned += len(clients)
+        return plan
+
     def _write_each_its_own(self, batch: list[Record]) -> None:
-        wanted: dict[Client, list[EncodedMessage]] = {}
+        wanted: dict[Client, list[Record]] = {}
         for record in batch:
-            message = encode_record(record)
-            for group in self._members(record.event.rooms):
-                for client in group:
-                    if client.live:
-                        wanted.setdefault(client, []).append(message)
-        for client, messages in wanted.items():
-            self._write(EncodedMessage.joined(messages), (client,))
+            for client in self._members(record.event.rooms):
+                if client.live:
+                    wanted.setdefault(client, []).append(record)
+        for client, records in wanted.items():
+            self._write_to(client, _joined(records))
 
-    def _write(self, message: EncodedMessage, clients: Iterable[Client]) -> None:
-        """Write to those that are live; the hot loop of the gateway."""
-        lanes: list[Lane] = []
-        for client in clients:
-            if not client.live:
-                continue
-            lane = client.lane
-            if lane is None:
-                client.queue.send(message)
-            else:
-                lanes.append(lane)
-        self._broadcast.write(message.frames, lanes)
+    def _write_to(self, client: Client, message: EncodedMessage) -> None:
+        lane = client.lane
+        if lane is None:
+            client.queue.send(message)
+        else:
+            self._broadcast.write(message.frames, (lane,))
 
-    def _members(self, rooms: tuple[str, ...]) -> list[Iterable[Client]]:
+    def _members(self, rooms: tuple[str, ...]) -> Iterable[Client]:
         """The clients in any of the rooms, each once."""
-        by_room = self._by_room
-        if len(rooms) == 1:
-            members = by_room.get(rooms[0])
-            return [members.values()] if members else []
-        found = [members for room in rooms if (members := by_room.get(room))]
-        found.sort(key=len, reverse=True)
-        return [
-            members.values() if not number else _others(members, found[:number]) for number, members in enumerate(found)
-        ]
+        found = [members for room in rooms if (members := self._by_room.get(room))]
+        if len(found) == 1:
+            return found[0].values()
+        clients: dict[str, Client] = {}
+        for members in found:
+            clients.update(members)
+        return clients.values()
 
 
-def _others(members: Mapping[str, Client], before: list[dict[str, Client]]) -> Iterator[Client]:
-    for sid, client in members.items():
-        if not any(sid in earlier for earlier in before):
-            yield client
+def _joined(records: list[Record]) -> EncodedMessage:
+    return EncodedMessage.joined([encode_record(record) for record in records])
