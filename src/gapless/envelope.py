@@ -27,6 +27,8 @@ _skip_json = msgspec.json.Decoder(msgspec.Raw).decode  # reads it and makes noth
 _decode_carelessly = json.JSONDecoder(strict=False, parse_int=float).raw_decode
 _encode_json = msgspec.json.Encoder().encode
 _ID_BYTES = 128
+_MOST_CAPTURES = 2_000
+_captures: dict[int, tuple[dict[str, str], tuple[list[bytes], bytes]]] = {}
 
 
 class Envelope(msgspec.Struct, kw_only=True, gc=False):
@@ -188,13 +190,28 @@ def data_with_captures(event: Event) -> bytes:
     if event.binary or not event.captures or event.data[:1] != b"{":
         return event.data
     captures = event.captures
-    if any(_encode_json(name) in event.data for name in captures):
-        present = _decode_json(event.data)
-        captures = {name: value for name, value in captures.items() if name not in present}
-        if not captures:
-            return event.data
-    joined = _encode_json(captures)
-    return joined if event.data == b"{}" else joined[:-1] + b"," + event.data[1:]
+    names, prefix = _encoded_captures(captures)
+    data = event.data
+    for name in names:
+        if name in data:
+            present = _decode_json(data)
+            captures = {name: value for name, value in captures.items() if name not in present}
+            if not captures:
+                return data
+            prefix = _encode_json(captures)[:-1] + b","
+            break
+    return prefix[:-1] + b"}" if data == b"{}" else prefix + data[1:]
+
+
+def _encoded_captures(captures: dict[str, str]) -> tuple[list[bytes], bytes]:
+    """Their names as JSON, and they as the beginning of an object; made once for a topic, whose events share them."""
+    known = _captures.get(id(captures))
+    if known is None or known[0] is not captures:
+        if len(_captures) >= _MOST_CAPTURES:
+            _captures.clear()
+        known = captures, ([_encode_json(name) for name in captures], _encode_json(captures)[:-1] + b",")
+        _captures[id(captures)] = known
+    return known[1]
 
 
 def _encode_checked(document: object) -> bytes:

@@ -178,22 +178,34 @@ class Record(msgspec.Struct, eq=False, gc=False):
 class EventIds:
     """Ids in the form of UUID version 7 (RFC 9562 §5.7), strictly rising within a process.
 
-    Rising ids keep the log's unique index appending at its right edge.
+    Rising ids keep the log's unique index appending at its right edge. The ids of one millisecond are counted by twelve
+    bits (RFC 9562 §6.2, method 1), and share the other 62, which are random: ids must be unique, not secret.
     """
 
     def __init__(self, clock: Callable[[], float] = _time.time) -> None:
         self._clock = clock
-        self._last = 0
-        # Seeded once: asking the system for each id let go of the interpreter each time, which cost a
-        # third of an event. Ids must be unique, not secret.
+        self._last = -1  # milliseconds, and twelve bits that count
+        # Seeded once: asking the system let go of the interpreter each time.
         self._random = random.Random(secrets.randbits(256)).getrandbits
+        self._before = self._behind = ""  # the twelve bits, in the text of an id
 
     def __call__(self) -> str:
         stamp = int(self._clock() * 1000) << 12
-        self._last = stamp if stamp > self._last else self._last + 1
-        head = f"{self._last >> 12:012x}"
+        if stamp > self._last:
+            self._begin(stamp)
+        else:
+            stamp = self._last + 1
+            if not stamp & 0xFFF:  # more than these within one millisecond are of the next
+                self._begin(stamp)
+            self._last = stamp
+        return f"{self._before}{self._last & 0xFFF:03x}{self._behind}"
+
+    def _begin(self, stamp: int) -> None:
+        self._last = stamp
+        head = f"{stamp >> 12:012x}"
         tail = f"{(0b10 << 62) | self._random(62):016x}"
-        return f"{head[:8]}-{head[8:]}-7{self._last & 0xFFF:03x}-{tail[:4]}-{tail[4:]}"
+        self._before = f"{head[:8]}-{head[8:]}-7"
+        self._behind = f"-{tail[:4]}-{tail[4:]}"
 
 
 # Socket.IO's own (its client raises them at itself): an event of such a name would call their handlers.
@@ -209,8 +221,15 @@ def is_own_name(event_type: str) -> bool:
 
 def format_time(milliseconds: int) -> str:
     """RFC 3339 in UTC with milliseconds: `2026-01-31T09:30:00.125Z`."""
-    seconds, milliseconds = divmod(milliseconds, 1000)
-    return f"{_format_second(seconds)}.{milliseconds:03d}Z"
+    global _formatted  # many events of one moment follow each other
+    known, text = _formatted
+    if known != milliseconds:
+        text = f"{_format_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+        _formatted = milliseconds, text
+    return text
+
+
+_formatted = 0, "1970-01-01T00:00:00.000Z"
 
 
 @lru_cache(256)

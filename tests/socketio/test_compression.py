@@ -88,13 +88,13 @@ async def test_the_stock_client_understands_it(js: Path) -> None:
 
 
 def test_the_compressed_frames() -> None:
-    text, attachment = b'2["note","' + LONG.encode() + b'"]', b"\x00" * 300
-    long, short = EncodedMessage.of(text, attachment), EncodedMessage.of(b"2[1]")
+    text, attachment = b'42["note","' + LONG.encode() + b'"]', b"\x00" * 300
+    long, short = EncodedMessage.of(text, attachment), EncodedMessage.of(b"42[1]")
     assert len(short._parts[0]) < WORTH_DEFLATING
     assert short.deflated == short.frames
-    compressed = deflate(b"4" + text)
+    compressed = deflate(text)
     assert long.deflated == frame(compressed, TEXT | 0x40) + frame(attachment, BINARY)
-    assert zlib.decompressobj(wbits=-15).decompress(compressed + b"\x00\x00\xff\xff") == b"4" + text
+    assert zlib.decompressobj(wbits=-15).decompress(compressed + b"\x00\x00\xff\xff") == text
     assert len(compressed) < len(text) / 5
     joined = EncodedMessage.joined([long, short, long])
     assert joined.deflated == long.deflated + short.frames + long.deflated

@@ -12,9 +12,9 @@ from gapless.transports.broadcast import Lane
 from gapless.transports.raw_websocket import LendingWebSocket
 from gapless.transports.socketio.outgoing import EncodedMessage, OutgoingQueue, encode_frame
 
-SMALL = EncodedMessage.of(b'2["small"]')
-LARGE = EncodedMessage.of(b'2["' + b"x" * 500 + b'"]')
-BINARY = EncodedMessage.of(b'51-["b",{"_placeholder":true,"num":0}]', b"\x00\x01")
+SMALL = EncodedMessage.of(b'42["small"]')
+LARGE = EncodedMessage.of(b'42["' + b"x" * 500 + b'"]')
+BINARY = EncodedMessage.of(b'451-["b",{"_placeholder":true,"num":0}]', b"\x00\x01")
 
 
 class Told:

@@ -47,6 +47,7 @@ TEXT, BINARY = 0x81, 0x82
 DEFLATED = 0x40
 """Added to the opcode of a frame whose payload is compressed (RFC 7692 §6)."""
 
+_HEAD_7, _HEAD_16, _HEAD_64 = (struct.Struct(form).pack for form in (">BB", ">BBH", ">BBQ"))
 _WINDOW_BITS = 15
 _DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
 
@@ -84,10 +85,10 @@ def frame(payload: bytes, opcode: int = BINARY) -> bytes:
     """A whole, unmasked, final frame (RFC 6455 §5.2): `BINARY` or `TEXT`."""
     size = len(payload)
     if size < 126:
-        return struct.pack(">BB", opcode, size) + payload
+        return _HEAD_7(opcode, size) + payload
     if size < 65536:
-        return struct.pack(">BBH", opcode, 126, size) + payload
-    return struct.pack(">BBQ", opcode, 127, size) + payload
+        return _HEAD_16(opcode, 126, size) + payload
+    return _HEAD_64(opcode, 127, size) + payload
 
 
 def deflate(payload: bytes) -> bytes:

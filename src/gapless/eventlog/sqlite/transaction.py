@@ -26,10 +26,9 @@ from gapless.eventlog.sqlite.schema import BLOCK_BITS, NAMESAKE, as_json, is_sto
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-_Row = tuple[int, str, str, int, int, bytes]
-
 _MAX_INTEGER = 2**63 - 1
 
+_COLUMNS = 6
 # Many rows by one statement (see `pack`): binding values costs less than taking them out of an array. There is a
 # statement for each number of rows; they fit the connection's cache of 128 prepared ones.
 _MOST_ROWS = 64
@@ -102,7 +101,7 @@ class Transaction:
         self._epoch = epoch
         self._known: dict[str, Record] = {}
         self._namesakes: dict[str, list[Record]] = {}  # further ones with an id
-        self._events: list[_Row] = []
+        self._events: list[int | str | bytes] = []  # the values of their rows, one after the other
         self._rooms: defaultdict[str, list[int]] = defaultdict(list)
         self._topics: defaultdict[str, list[int]] = defaultdict(list)
         self._retained: dict[str, tuple[Record, bytes] | None] = {}
@@ -224,10 +223,11 @@ class Transaction:
         record = Record(event, offset, f"{self._epoch}:{offset}")
         if not self._note(record):
             event_id = f"{event_id}{NAMESAKE}{offset}"
-        self._events.append((offset, event_id, event.topic, self._total, self._appended, body))
+        topic = event.topic
+        self._events += (offset, event_id, topic, self._total, self._appended, body)
         for room in event.rooms:
             self._rooms[room].append(offset)
-        self._topics[event.topic].append(offset)
+        self._topics[topic].append(offset)
         self._total += weight
         if event_id > self._highest_id:
             self._highest_id = event_id
@@ -274,10 +274,11 @@ class Transaction:
         return list(stored.values())
 
 
-def _insert(execute: Callable[[str, Sequence[object]], object], events: list[_Row]) -> None:
-    for begin in range(0, len(events), _MOST_ROWS):
-        rows = events[begin : begin + _MOST_ROWS]
-        execute(_INSERT_EVENTS[len(rows)], [value for row in rows for value in row])
+def _insert(execute: Callable[[str, Sequence[object]], object], values: list[int | str | bytes]) -> None:
+    most = _MOST_ROWS * _COLUMNS
+    for begin in range(0, len(values), most):
+        some = values[begin : begin + most]
+        execute(_INSERT_EVENTS[len(some) // _COLUMNS], some)
 
 
 def _ids(jobs: Iterable[WriteJob]) -> Iterator[str]:

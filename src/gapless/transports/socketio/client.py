@@ -36,6 +36,8 @@ PRESENCE = "gapless:presence"
 PRESENT = "gapless:present"
 """Event by which a client is told of all who are in a room."""
 
+_PLACEHOLDER = {"_placeholder": True, "num": 0}
+
 _encode_json = msgspec.json.Encoder().encode
 
 
@@ -54,20 +56,15 @@ def encode_record(record: Record) -> EncodedMessage:
 def _encode_record(record: Record) -> EncodedMessage:
     event = record.event
     meta = {"id": event.id, "topic": event.topic, "time": format_time(event.time), "userId": event.user_id}
-    name = _encode_json(event.type)
-    tail = _encode_json(meta)
-    if record.position is not None:
-        tail += b"," + _encode_json(record.position)
+    rest = (meta,) if record.position is None else (meta, record.position)
     if event.binary:
-        text = b"".join((b"51-[", name, b',{"_placeholder":true,"num":0},', tail, b"]"))
-        return EncodedMessage.of(text, event.data)
-    text = b"".join((b"2[", name, b",", data_with_captures(event), b",", tail, b"]"))
-    return EncodedMessage.of(text)
+        return EncodedMessage.of(b"451-" + _encode_json((event.type, _PLACEHOLDER, *rest)), event.data)
+    return EncodedMessage.of(b"42" + _encode_json((event.type, msgspec.Raw(data_with_captures(event)), *rest)))
 
 
 def encode_event(name: str, *arguments: object) -> EncodedMessage:
     """Any event of the gateway's own."""
-    return EncodedMessage.of(b"2" + _encode_json([name, *arguments]))
+    return EncodedMessage.of(b"42" + _encode_json([name, *arguments]))
 
 
 def encode_news(news: RoomNews) -> EncodedMessage:

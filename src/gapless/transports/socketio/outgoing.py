@@ -42,9 +42,9 @@ class EncodedMessage:
     """Socket.IO packets, encoded once for every client: frames for WebSocket, packets for polling.
 
     Args:
-        parts: of each packet its text, and its binary attachments.
-        frames: the same as finished WebSocket frames, each an Engine.IO message (Engine.IO 4:
-            text after its type, binary as it is).
+        parts: of each packet the Engine.IO message, text with its type before it, and its binary attachments
+            (Engine.IO 4).
+        frames: the same as finished WebSocket frames.
     """
 
     __slots__ = ("_deflated", "_messages", "_packets", "_parts", "frames")
@@ -57,21 +57,20 @@ class EncodedMessage:
         self.frames = frames
 
     @classmethod
-    def of(cls, text: bytes, *attachments: bytes) -> EncodedMessage:
-        """One Socket.IO packet."""
-        frames = frame(b"4" + text, TEXT)
+    def of(cls, message: bytes, *attachments: bytes) -> EncodedMessage:
+        """One Socket.IO packet, its text as Engine.IO message: after a `4`."""
+        frames = frame(message, TEXT)
         if not attachments:
-            return cls((text,), frames)
+            return cls((message,), frames)
         binary = [memoryview(attachment) for attachment in attachments]
-        return cls((text, *binary), b"".join([frames, *(frame(attachment, BINARY) for attachment in attachments)]))
+        return cls((message, *binary), b"".join([frames, *(frame(attachment, BINARY) for attachment in attachments)]))
 
     @classmethod
     def joined(cls, messages: Sequence[EncodedMessage]) -> EncodedMessage:
         """Several, in order."""
         if len(messages) == 1:
             return messages[0]
-        parts = [part for message in messages for part in message._parts]
-        message = cls(parts, b"".join([message.frames for message in messages]))
+        message = cls((), b"".join([message.frames for message in messages]))
         message._messages = messages
         return message
 
@@ -85,7 +84,7 @@ class EncodedMessage:
                 self._deflated = self.frames
             else:
                 text, *attachments = self._parts
-                frames = [frame(deflate(b"4" + text), TEXT | DEFLATED)]
+                frames = [frame(deflate(bytes(text)), TEXT | DEFLATED)]
                 self._deflated = b"".join(frames + [frame(bytes(each), BINARY) for each in attachments])
         return self._deflated
 
@@ -95,10 +94,13 @@ class EncodedMessage:
         encoded in two ways, so only text is shared."""
         if self._packets is not None:
             return self._packets
+        if self._messages:
+            return [packet for message in self._messages for packet in message.packets]
         packets = [
-            eio.Packet(eio.MESSAGE, part.decode() if isinstance(part, bytes) else bytes(part)) for part in self._parts
+            eio.Packet(eio.MESSAGE, part[1:].decode() if isinstance(part, bytes) else bytes(part))
+            for part in self._parts
         ]
-        if not any(packet.binary for packet in packets):
+        if len(packets) == 1:
             self._packets = packets
         return packets
 

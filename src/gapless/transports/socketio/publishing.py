@@ -111,7 +111,7 @@ class Publishing:
             return
         if not self._due:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._due.setdefault(client, []).append(EncodedMessage.of(b"3%d[%b]" % (wanted, _encode_json(answer))))
+        self._due.setdefault(client, []).append(EncodedMessage.of(b"43%d[%b]" % (wanted, _encode_json(answer))))
 
     def _flush(self) -> None:
         due, self._due = self._due, {}
