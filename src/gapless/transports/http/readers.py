@@ -55,6 +55,8 @@ class RoomIndex(Generic[R]):
 
     def hearing(self, rooms: tuple[str, ...]) -> Set[R]:
         """The readers of any of the rooms. Use it before the next change."""
+        if not self._by_room:
+            return _NOBODY  # type: ignore[return-value]  # empty, so of any type
         found = [readers for room in rooms if (readers := self._by_room.get(room))]
         if not found:
             return _NOBODY  # type: ignore[return-value]  # empty, so of any type
@@ -139,8 +141,6 @@ class EventDoor(Generic[R]):
 
     def _hearing(self, record: Record) -> Set[R]:
         """Who is to get a live event."""
-        if not self._readers:
-            return frozenset()
         readers = self._readers.hearing(record.event.rooms)
         return readers if readers and not self._expired(record) else frozenset()
 
