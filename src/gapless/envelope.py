@@ -134,7 +134,9 @@ def named_user(envelope: Envelope) -> str | None:
     if envelope.user_id is not None or not envelope.foreign:
         return envelope.user_id
     document = _read_carelessly(envelope.data) if envelope.binary else envelope.decoded
-    named = document.get("userId") if _looks_like_envelope(document) else None
+    if not isinstance(document, dict) or "userId" not in document:
+        return None
+    named = document["userId"] if _looks_like_envelope(document) else None
     return named if isinstance(named, str) else None
 
 
@@ -303,7 +305,8 @@ def _time(document: dict[str, Any]) -> int | None:
 def _foreign_time(document: object) -> int | None:
     if not isinstance(document, dict):
         return None
-    return parse_time(document.get("time", document.get("timestamp")))
+    value = document.get("time", document.get("timestamp"))
+    return None if value is None else parse_time(value)
 
 
 def _base64(value: object) -> bytes:

@@ -63,31 +63,32 @@ class RecentEvents:
         Raises:
             ValueError: its offset does not follow the last one.
         """
-        if record.offset != self.head + 1:
-            raise ValueError(f"offset {record.offset} does not follow {self.head}")
-        if self._records and (forms := self._records[self.head].forms):  # its live deliveries are done
+        offset, event, records = record.offset, record.event, self._records
+        if offset != self.head + 1:
+            raise ValueError(f"offset {offset} does not follow {self.head}")
+        size = event.size + OVERHEAD
+        if records and (forms := records[self.head].forms):  # its live deliveries are done
             encodings = self._weights[-1] * len(forms)
             self._weights[-1] += encodings
             self._bytes += encodings
-        self.head = record.offset
-        self._records[record.offset] = record
-        size = record.event.size + OVERHEAD
+        self.head = offset
+        records[offset] = record
         self._weights.append(size)
         self._bytes += size
-        for room in record.event.rooms:
+        for room in event.rooms:
             offsets = self._by_room.get(room)
             if offsets is None:
-                self._by_room[room] = [record.offset]
+                self._by_room[room] = [offset]
             else:
-                offsets.append(record.offset)
-        topic = record.event.topic
+                offsets.append(offset)
+        topic = event.topic
         offsets = self._by_topic.get(topic)
         if offsets is None:
-            self._by_topic[topic] = offsets = [record.offset]
+            self._by_topic[topic] = offsets = [offset]
             self._topics.put(topic, offsets)
         else:
-            offsets.append(record.offset)
-        while len(self._records) > 1 and (len(self._records) > self._max_events or self._bytes > self._max_bytes):
+            offsets.append(offset)
+        while (self._bytes > self._max_bytes or len(records) > self._max_events) and len(records) > 1:
             self._evict()
 
     def page(self, selector: Selector, after: int, *, limit: int) -> Page | None:

@@ -193,7 +193,10 @@ class Decoder:
             first = data[pos]
             size = data[pos + 1]
             start = pos + 2
-            if size > 0x7F:
+            if size > 0x7F and start < end and 0 < (second := data[start]) <= 0x7F:  # two bytes, as of most
+                size = size & 0x7F | second << 7
+                start += 1
+            elif size > 0x7F:
                 size, start = self._remaining_length(data, pos + 1, end)
                 if size < 0:
                     self._check_header(first)

@@ -177,7 +177,8 @@ class Inbound:
             slot.failed = True
             self._refuse(slot, error)
             return
-        self._hold_back()
+        if self._pending >= self._options.publish_window:
+            self._hold_back()
 
     def _undo(self, packet: Publish) -> None:
         """The packet comes again, when the application has decided."""
@@ -387,7 +388,7 @@ class Inbound:
     # Back pressure
 
     def _hold_back(self) -> None:
-        if self._reading and self._pending >= self._options.publish_window:
+        if self._reading:
             self._reading = False
             self._output.hold_reading("log")
 
