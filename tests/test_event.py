@@ -47,6 +47,14 @@ def test_ids_rise_also_within_a_millisecond_and_when_the_clock_goes_back() -> No
     assert all(text[14] == "7" and text[19] in "89ab" for text in ids)
 
 
+def test_more_ids_than_a_millisecond_can_count_go_on_in_the_next() -> None:
+    new_id = EventIds(lambda: 1.0)
+    ids = [new_id() for _ in range(10_000)]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 10_000
+    assert [len({text[:13] for text in ids}), len({text[18:] for text in ids})] == [3, 3]
+
+
 @given(st.integers(0, 4_102_444_800_000))
 def test_time_reads_as_it_is_written(milliseconds: int) -> None:
     text = format_time(milliseconds)

@@ -28,7 +28,8 @@ _decode_carelessly = json.JSONDecoder(strict=False, parse_int=float).raw_decode
 _encode_json = msgspec.json.Encoder().encode
 _ID_BYTES = 128
 _MOST_CAPTURES = 2_000
-_captures: dict[int, tuple[dict[str, str], tuple[list[bytes], bytes]]] = {}
+# By their identity, which is no other's as long as they are kept here.
+_captures: dict[int, tuple[list[bytes], bytes, dict[str, str]]] = {}
 
 
 class Envelope(msgspec.Struct, kw_only=True, gc=False):
@@ -208,12 +209,12 @@ def data_with_captures(event: Event) -> bytes:
 def _encoded_captures(captures: dict[str, str]) -> tuple[list[bytes], bytes]:
     """Their names as JSON, and they as the beginning of an object; made once for a topic, whose events share them."""
     known = _captures.get(id(captures))
-    if known is None or known[0] is not captures:
+    if known is None:
         if len(_captures) >= _MOST_CAPTURES:
             _captures.clear()
-        known = captures, ([_encode_json(name) for name in captures], _encode_json(captures)[:-1] + b",")
+        known = [_encode_json(name) for name in captures], _encode_json(captures)[:-1] + b",", captures
         _captures[id(captures)] = known
-    return known[1]
+    return known[0], known[1]
 
 
 def _encode_checked(document: object) -> bytes:

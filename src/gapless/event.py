@@ -187,25 +187,20 @@ class EventIds:
         self._last = -1  # milliseconds, and twelve bits that count
         # Seeded once: asking the system let go of the interpreter each time.
         self._random = random.Random(secrets.randbits(256)).getrandbits
-        self._before = self._behind = ""  # the twelve bits, in the text of an id
+        self._before = self._behind = ""  # what stands around the count, within a millisecond
 
     def __call__(self) -> str:
         stamp = int(self._clock() * 1000) << 12
-        if stamp > self._last:
-            self._begin(stamp)
-        else:
+        if stamp <= self._last:
             stamp = self._last + 1
-            if not stamp & 0xFFF:  # more than these within one millisecond are of the next
-                self._begin(stamp)
-            self._last = stamp
-        return f"{self._before}{self._last & 0xFFF:03x}{self._behind}"
-
-    def _begin(self, stamp: int) -> None:
         self._last = stamp
-        head = f"{stamp >> 12:012x}"
-        tail = f"{(0b10 << 62) | self._random(62):016x}"
-        self._before = f"{head[:8]}-{head[8:]}-7"
-        self._behind = f"-{tail[:4]}-{tail[4:]}"
+        count = stamp & 0xFFF
+        if not count:  # of a new millisecond, or more than fit in one: these are of the next
+            head = f"{stamp >> 12:012x}"
+            tail = f"{(0b10 << 62) | self._random(62):016x}"
+            self._before = f"{head[:8]}-{head[8:]}-7"
+            self._behind = f"-{tail[:4]}-{tail[4:]}"
+        return f"{self._before}{count:03x}{self._behind}"
 
 
 # Socket.IO's own (its client raises them at itself): an event of such a name would call their handlers.

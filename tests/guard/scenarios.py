@@ -32,7 +32,7 @@ from gapless.transports.raw_http import LendingHttp
 from gapless.transports.raw_websocket import LendingWebSocket
 from gapless.transports.socketio import SocketIoDoor
 from gapless.transports.socketio.access import Access
-from gapless.transports.socketio.client import Client, Stats
+from gapless.transports.socketio.client import AccessEvents, Client, Stats
 from gapless.transports.socketio.fanout import RoomFanout
 from gapless.transports.socketio.outgoing import OutgoingQueue
 from gapless.transports.socketio.publishing import Publishing
@@ -121,6 +121,21 @@ class Burst(Middle):
         await asyncio.sleep(0)
 
 
+def socketio_client(number: int, queue: OutgoingQueue, hub: Hub, fanout: RoomFanout, access: AccessEvents) -> Client:
+    """A client of the Socket.IO door that the door itself does not know."""
+    return Client(
+        sid=f"s{number}",
+        eio_sid=f"e{number}",
+        pid=f"p{number}",
+        access=access,
+        queue=queue,
+        hub=hub,
+        position=0,
+        stats=Stats(),
+        changed=fanout.changed,
+    )
+
+
 class SocketIoReaders(Middle):
     """Socket.IO clients whose WebSockets are lent to the fan-out."""
 
@@ -132,17 +147,7 @@ class SocketIoReaders(Middle):
         self.clients: list[Client] = []
         for number in range(readers):
             queue = OutgoingQueue(max_messages=1000, max_bytes=1 << 20)
-            client = Client(
-                sid=f"s{number}",
-                eio_sid=f"e{number}",
-                pid=f"p{number}",
-                access=UNWATCHED,
-                queue=queue,
-                hub=self.hub,
-                position=0,
-                stats=Stats(),
-                changed=fanout.changed,
-            )
+            client = socketio_client(number, queue, self.hub, fanout, UNWATCHED)
             client.live = True
             client.lane = Lane(CountingSocket(self).write)
             fanout.join(client, (ROOM,))
@@ -358,20 +363,10 @@ class SocketIoPublisher(Middle):
         queue = OutgoingQueue(max_messages=1000, max_bytes=1 << 20)
         self.sock = CountingSocket(self)
         queue.attach(cast(LendingWebSocket, SimpleNamespace(transport=self.sock, deflates=False)))
-        client = Client(
-            sid="s",
-            eio_sid="e",
-            pid="p",
-            access=access,
-            queue=queue,
-            hub=self.hub,
-            position=0,
-            stats=Stats(),
-            changed=fanout.changed,
-        )
+        client = socketio_client(0, queue, self.hub, fanout, access)
         client.lease = gate.hold(Identity(user_id="ana"), client)
         client.started = True
-        clients["s"] = client
+        clients[client.sid] = client
         self.publishing = Publishing(ingress=self.ingress, gate=gate, access=access, clients=clients)
         document = b'{"topic":"%b","data":%b}' % (TOPIC.encode(), DATA)
         self.packets = [f'2{number}["publish",{document.decode()}]' for number in range(readers)]
@@ -383,7 +378,7 @@ class SocketIoPublisher(Middle):
     async def event(self) -> None:
         due = self.writes + 1
         for packet in self.packets:
-            assert self.publishing.at_once("s", packet)
+            assert self.publishing.at_once("s0", packet)
         while self.writes < due:
             await asyncio.sleep(0)
         assert self.sock.last.count(b'"ok":true') == len(self.packets)

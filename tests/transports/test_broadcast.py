@@ -43,8 +43,10 @@ def write(request: pytest.FixtureRequest, broadcast: Broadcast) -> Write:
     groups: dict[tuple[Lane, ...], Group] = {}
 
     def write_to_group(data: bytes, lanes: list[Lane]) -> None:
-        group = groups.setdefault(tuple(lanes), Group(lanes))
-        broadcast.write_to_group(data, group)
+        key = tuple(lanes)
+        if key not in groups:
+            groups[key] = Group(lanes)
+        broadcast.write_to_group(data, groups[key])
 
     return write_to_group
 

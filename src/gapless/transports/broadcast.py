@@ -90,9 +90,6 @@ class Group:
         transports = self.transports
         return not any(map(self.waiting, transports)) and not any(map(self.closing, transports))
 
-    def __len__(self) -> int:
-        return len(self.direct) + len(self.others)
-
 
 class Broadcast:
     """Writes to many lanes, behind all that was written to each before.
