@@ -15,11 +15,12 @@ import pytest
 import pytest_asyncio
 
 from gapless.errors import LogCorrupt, LogUnavailable
-from gapless.event import Record
+from gapless.event import Event, Record
 from gapless.eventlog import EVERYTHING, Retention, StateKind, StateWrite
 from gapless.eventlog.sqlite import SqliteLog, check
 from gapless.eventlog.sqlite.transaction import Transaction
 from tests.eventlog.events import answers_of, make_event, make_events, offsets_of
+from tests.eventlog.faults import FailsOnce
 
 PUMP = StateKind.PUMP
 
@@ -103,6 +104,60 @@ async def test_full_disk_fails_all_that_share_the_commit(log: SqliteLog, heard: 
     results = await asyncio.gather(*futures, return_exceptions=True)
     assert {type(result) for result in results} == {LogUnavailable}
     assert (len(heard), log.head) == (told, told)
+
+
+async def test_what_was_called_before_a_failure_was_told_is_refused_with_it(
+    log: SqliteLog, heard: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a later event came before one that its publisher sends again."""
+    disk = FailsOnce(monkeypatch)
+    calls: list[Awaitable[object]] = [log.append([make_event(1)])]
+    await disk.began()
+    calls += [log.append([make_event(2)]), log.write_state([StateWrite(PUMP, "a", b"1")], durable=True)]
+    await asyncio.sleep(0)  # the writer has them
+    disk.fail()
+    calls.append(log.append([make_event(3)]))
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(result) for result in results} == {LogUnavailable}
+    assert await log.read_state(PUMP, "a") is None
+    assert (log.head, log.waiting_bytes) == (0, 0)
+
+    assert answers_of(await log.append(make_events(3))) == [(1, False), (2, False), (3, False)]
+    assert offsets_of(heard) == [1, 2, 3]
+    assert log.status() is None
+
+
+class Persistent:
+    """Publishes events, each again from within the call that tells that it was refused."""
+
+    def __init__(self, log: SqliteLog, event: Event) -> None:
+        self._log = log
+        self._event = event
+        self.refusals = 0
+        self.offset: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def publish(self) -> None:
+        self._log.append_one(self._event, self)
+
+    def stored(self, record: Record, *, duplicate: bool) -> None:
+        assert not duplicate
+        self.offset.set_result(record.offset)
+
+    def refused(self, error: BaseException) -> None:
+        assert isinstance(error, LogUnavailable)
+        self.refusals += 1
+        self.publish()
+
+
+async def test_who_was_told_of_a_failure_may_call_at_once(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FailsOnce(monkeypatch)
+    publishers = [Persistent(log, make_event(number)) for number in (1, 2)]
+    publishers[0].publish()
+    await disk.began()
+    publishers[1].publish()
+    disk.fail()
+    assert await asyncio.gather(*(each.offset for each in publishers)) == [1, 2]
+    assert [each.refusals for each in publishers] == [1, 1]
 
 
 async def test_trim_makes_room_on_a_full_disk(log: SqliteLog) -> None:

@@ -7,14 +7,16 @@ import json
 from asyncio import Future
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gapless.errors import LogUnavailable, Overloaded
 from gapless.event import Event
-from gapless.eventlog import Answer, StateKind, StateWrite
+from gapless.eventlog import Answer, EventLog, StateKind, StateWrite
 from gapless.eventlog.memory import MemoryLog
+from gapless.eventlog.sqlite import SqliteLog
 from gapless.link import inbound as inbound_module
 from gapless.mqtt import (
     Connect,
@@ -27,8 +29,10 @@ from gapless.mqtt import (
     ReasonCode,
     Subscribe,
     Unsubscribe,
+    encode,
 )
 from gapless.topicmap import Row, TopicMap
+from tests.eventlog.faults import FailsOnce
 from tests.link.scripted import ScriptedBroker, Session, scripted
 from tests.link.support import Side, options, side
 
@@ -36,7 +40,7 @@ TOPIC = "crm/leads/1/updated"
 
 
 class GatedLog(MemoryLog):
-    """A log whose appends wait while `gate` is closed, and fail while `error` is set."""
+    """A log whose appends wait while `gate` is closed, and fail while `error` is set: those of `only`, or all."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,10 +48,11 @@ class GatedLog(MemoryLog):
         self._later: list[tuple[Event, Answer, Sequence[StateWrite]]] = []
         self.closed_gate = False
         self.error: Exception | None = None
+        self.only: bytes | None = None
         self.state_error: Exception | None = None
 
     def append_one(self, event: Event, answer: Answer, *, state: Sequence[StateWrite] = ()) -> None:
-        if self.error is not None:
+        if self.error is not None and self.only in (None, event.data):
             raise self.error
         if not self.closed_gate:
             super().append_one(event, answer, state=state)
@@ -69,7 +74,7 @@ class GatedLog(MemoryLog):
 
 
 @asynccontextmanager
-async def pair(log: MemoryLog | None = None, **changes: Any) -> AsyncIterator[tuple[ScriptedBroker, Side, Session]]:
+async def pair(log: EventLog | None = None, **changes: Any) -> AsyncIterator[tuple[ScriptedBroker, Side, Session]]:
     topics = changes.pop("topics", None)
     async with scripted() as broker:
         async with side(options(broker.url, **changes), log=log, topics=topics) as gateway:
@@ -115,6 +120,48 @@ async def test_not_acknowledged_where_the_log_cannot_take_it(error: Exception, q
         broker.sessions[-1].send(message(1, qos=qos, dup=True))
         await broker.sessions[-1].get(Puback if qos == 1 else Pubrec)
         assert gateway.heard.data == [{"n": 1}]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_nothing_comes_before_what_the_disk_could_not_take(
+    qos: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker's publishers heard long ago that both are there, the first one before they sent the second."""
+    async with pair(SqliteLog(tmp_path / "log.db")) as (broker, gateway, session):
+        broker.session_present = True
+        disk = FailsOnce(monkeypatch)
+        session.send(message(1, qos=qos))
+        await disk.began()
+        session.send(message(2, qos=qos))
+        while gateway.link.stats.received < 2:
+            await asyncio.sleep(0)
+        disk.fail()
+        await gateway.link.wait_disconnected()
+        await gateway.connected()
+        second = broker.sessions[-1]
+        for n in (1, 2):
+            second.send(message(n, qos=qos, dup=True))
+            await second.get(Puback if qos == 1 else Pubrec)
+        assert gateway.heard.data == [{"n": 1}, {"n": 2}]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_nothing_comes_before_what_there_was_no_room_for(qos: int) -> None:
+    """All three come by one read, and only the first is too large for what waits already."""
+    log = GatedLog()
+    async with pair(log) as (broker, gateway, session):
+        broker.session_present = True
+        log.error = Overloaded("too much")
+        log.only = b'{"n": 1}'
+        session.send_bytes(b"".join(encode(message(n, qos=qos), session.version) for n in (1, 2, 3)))
+        await gateway.link.wait_disconnected()
+        log.error = None
+        await gateway.connected()
+        second = broker.sessions[-1]
+        for n in (1, 2, 3):
+            second.send(message(n, qos=qos, dup=True))
+            await second.get(Puback if qos == 1 else Pubrec)
+        assert gateway.heard.data == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 
 @pytest.mark.parametrize("qos", [1, 2])

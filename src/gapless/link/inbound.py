@@ -8,6 +8,9 @@ Killed at any point:
   QoS 1 it is known while this process lives; after a kill it is a second event, as QoS 1 allows;
 * QoS 2, between PUBREC and PUBCOMP: the packet identifier stays stored until PUBREL came, and
   is removed, durably, before PUBCOMP.
+
+What the log cannot take ends the connection at once, and nothing that came after it is stored
+either (see the log's contract): the broker sends all of it again, in its order.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from functools import partial
 import msgspec
 
 from gapless.errors import Forbidden, GaplessError, InvalidPayload, InvalidRequest
+from gapless.event import Record
 from gapless.eventlog import EventLog, StateKind, StateWrite
-from gapless.ingress import Accepted, Ingress, Publication
+from gapless.ingress import Ingress, Publication, Reply
 from gapless.link.connection import Connection
 from gapless.link.errors import LinkError
 from gapless.link.incoming import Reader
@@ -47,23 +51,50 @@ class _Ack:
         self.ready = False
 
 
+class _Message(Reply):
+    """A message that is handed to the log.
+
+    Attributes:
+        topic, size: its topic, and bytes of its payload.
+        due: what acknowledges it, and where: once more for each time that it came again.
+        waits: whether the log has not answered.
+        lost: whether the log did not take it.
+    """
+
+    __slots__ = ("_inbound", "due", "lost", "size", "topic", "waits")
+
+    def __init__(self, ingress: Ingress, inbound: Inbound, packet: Publish) -> None:
+        super().__init__(ingress)
+        self._inbound = inbound
+        self.topic = packet.topic
+        self.size = len(packet.payload)
+        self.due: list[tuple[_Ack, Connection]] = []
+        self.waits = True
+        self.lost = False
+
+    def accepted(self, record: Record, *, duplicate: bool) -> None:
+        """See `Reply`."""
+        self.waits = False
+        self._inbound.stored(self, duplicate=duplicate)
+
+    def refused(self, error: BaseException) -> None:
+        """See `Reply`."""
+        self.waits = False
+        self.lost = True
+        self._inbound.not_stored(self, error)
+
+
 class _Known(msgspec.Struct):
     """A message by its packet identifier, in case it is sent again.
 
     Attributes:
-        answer: the log's; None where it was given before a restart.
+        message: None where it was not handed to the log, or before a restart.
         stored: whether its packet identifier is in the log's database.
     """
 
     digest: bytes
-    answer: Future[Accepted] | None
+    message: _Message | None
     stored: bool = False
-
-    @property
-    def lost(self) -> bool:
-        """Whether the log did not take it."""
-        answer = self.answer
-        return answer is not None and answer.done() and (answer.cancelled() or answer.exception() is not None)
 
 
 class Inbound:
@@ -144,7 +175,7 @@ class Inbound:
         if packet.qos:
             ack = _Ack(packet.packet_id, packet.qos)
             self._acks.append(ack)
-            if self._is_resent(packet, ack):
+            if self._is_resent(packet, ack, connection):
                 return
         if self._intercept(packet):
             self._settle(packet, ack)
@@ -165,23 +196,28 @@ class Inbound:
             return
         if event_id is None:
             self._replays.note(packet)
-        self._submit(packet, publication, ack)
+        self._hand_in(packet, publication, ack, connection)
 
-    def _submit(self, packet: Publish, publication: Publication, ack: _Ack | None) -> None:
+    def _hand_in(self, packet: Publish, publication: Publication, ack: _Ack | None, connection: Connection) -> None:
         state: Sequence[StateWrite] = ()
         digest = digest_of(packet) if packet.qos else b""
         if packet.qos == 2 and publication.envelope.id is None:
             state = (StateWrite(StateKind.LINK_RECEIVED, self._key(packet.packet_id), digest),)
+        message = _Message(self._ingress, self, packet)
+        if ack is not None:
+            message.due.append((ack, connection))
+        known = self._unacknowledged if packet.qos == 1 else self._unreleased
+        if packet.qos:
+            known[packet.packet_id] = _Known(digest, message, stored=bool(state))
+        self._wait_for(message, connection)
         try:
-            answer = self._ingress.submit(publication, state=state)
+            self._ingress.take(publication, message, state=state)
         except (InvalidRequest, Forbidden) as error:
+            known.pop(packet.packet_id, None)
+            self._wait_no_more(message)
             self._reject(packet, ack, error)
-            return
-        if packet.qos == 1:
-            self._unacknowledged[packet.packet_id] = _Known(digest, answer)
-        elif packet.qos == 2:
-            self._unreleased[packet.packet_id] = _Known(digest, answer, stored=bool(state))
-        self._await(answer, packet, ack)
+        except GaplessError as error:
+            message.refused(error)
 
     def _reject(self, packet: Publish, ack: _Ack | None, error: GaplessError) -> None:
         """It can never be taken: the broker is not to send it again."""
@@ -197,58 +233,56 @@ class Inbound:
             self._unreleased[packet.packet_id] = _Known(digest_of(packet), None)
         self._answered(ack)
 
-    def _is_resent(self, packet: Publish, ack: _Ack) -> bool:
+    def _is_resent(self, packet: Publish, ack: _Ack, connection: Connection) -> bool:
         """Whether it is a message that we have, and have not acknowledged (§4.4); then it is answered."""
         known = (self._unacknowledged if packet.qos == 1 else self._unreleased).get(packet.packet_id)
-        if known is None or known.lost or known.digest != digest_of(packet):
+        if known is None or known.digest != digest_of(packet) or (packet.qos == 1 and not packet.dup):
             return False
-        if packet.qos == 1 and not packet.dup:
+        message = known.message
+        if message is not None and message.lost:
             return False
         self._stats.duplicates += 1
-        if known.answer is None:
-            self._answered(ack)
+        if message is not None and message.waits:
+            message.due.append((ack, connection))
         else:
-            known.answer.add_done_callback(partial(self._on_again, ack, self._acks))
+            self._answered(ack)
         return True
 
-    def _on_again(self, ack: _Ack, acks: deque[_Ack], answer: Future[Accepted]) -> None:
-        if acks is not self._acks:
-            return
-        if answer.cancelled() or answer.exception() is not None:
-            self._fail(answer)
-        else:
-            self._answered(ack)
-
-    def _await(self, answer: Future[Accepted], packet: Publish, ack: _Ack | None) -> None:
+    def _wait_for(self, message: _Message, connection: Connection) -> None:
         self._waiting += 1
-        self._waiting_bytes += len(packet.payload)
+        self._waiting_bytes += message.size
         if not self._paused and (self._waiting >= _MOST_WAITING or self._waiting_bytes >= _MOST_BYTES):
             self._paused = True
-            assert self._connection is not None
-            self._connection.pause()
-        answer.add_done_callback(partial(self._on_answer, packet, ack, self._acks))
+            connection.pause()
 
-    def _on_answer(self, packet: Publish, ack: _Ack | None, acks: deque[_Ack], answer: Future[Accepted]) -> None:
+    def _wait_no_more(self, message: _Message) -> None:
         self._waiting -= 1
-        self._waiting_bytes -= len(packet.payload)
+        self._waiting_bytes -= message.size
         if self._paused and self._waiting < _MOST_WAITING // 2 and self._waiting_bytes < _MOST_BYTES // 2:
             self._paused = False
             if self._connection is not None:
                 self._connection.resume()
-        if answer.cancelled() or (error := answer.exception()) is not None:
-            if ack is None:
-                self._stats.dropped_qos0 += 1
-                if not answer.cancelled() and isinstance(error, GaplessError):
-                    self._complaints.warn("QoS 0 message dropped", packet.topic, error)
-            elif acks is self._acks:
-                self._fail(answer)
-            return
-        if answer.result().duplicate:
+
+    def stored(self, message: _Message, *, duplicate: bool) -> None:
+        """The log has it."""
+        self._wait_no_more(message)
+        if duplicate:
             self._stats.duplicates += 1
         else:
             self._stats.accepted += 1
-        if ack is not None and acks is self._acks:
-            self._answered(ack)
+        for ack, connection in message.due:
+            if connection is self._connection:
+                self._answered(ack)
+
+    def not_stored(self, message: _Message, error: BaseException) -> None:
+        """The log did not take it."""
+        self._wait_no_more(message)
+        if not message.due:
+            self._stats.dropped_qos0 += 1
+            if isinstance(error, GaplessError):
+                self._complaints.warn("QoS 0 message dropped", message.topic, error)
+        elif any(connection is self._connection for _, connection in message.due):
+            self._fail(error)
 
     def _answered(self, ack: _Ack) -> None:
         ack.ready = True
@@ -261,15 +295,14 @@ class Inbound:
             else:
                 connection.send(Pubrec(first.packet_id))
 
-    def _fail(self, answer: Future[Accepted]) -> None:
+    def _fail(self, cause: BaseException) -> None:
         """The log takes nothing now: end the connection, so that the broker sends it again later."""
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             return
-        cause = None if answer.cancelled() else answer.exception()
-        if cause is not None and not isinstance(cause, GaplessError):
+        if not isinstance(cause, GaplessError):
             logger.error("link %s: a message could not be stored", self._name, exc_info=cause)
         reason = cause.message if isinstance(cause, GaplessError) else type(cause).__name__
-        connection = self._connection
         self.detach()
         connection.abort(
             LinkError("session", f"the log cannot take messages: {reason}", hint="look at the gateway's log and disk")
@@ -279,10 +312,10 @@ class Inbound:
 
     def release(self, packet: Pubrel) -> None:
         """PUBREL has come: forget the packet identifier, then send PUBCOMP."""
-        known = self._unreleased.pop(packet.packet_id, None)
         connection = self._connection
         if connection is None:
             return
+        known = self._unreleased.pop(packet.packet_id, None)
         if known is None:
             v5 = connection.version is ProtocolVersion.V5
             code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND if v5 else ReasonCode.SUCCESS

@@ -71,7 +71,7 @@ class Keeper:
             await asyncio.wait([self._writing])
         await self._in_thread(self._store.close)
         self._is_open = False
-        self._thread.shutdown(wait=False)
+        self._thread.shutdown()  # its last work is done: it ends at once
 
     def _write_soon(self) -> None:
         if self._writing is None and self._is_open:

@@ -35,6 +35,7 @@ from gapless.eventlog.sqlite.jobs import (
     Outcome,
     ReadRetainedJob,
     ReadStateJob,
+    ResumeJob,
     RetainedJob,
     StateJob,
     StopJob,
@@ -347,10 +348,18 @@ class SqliteLog:
         self._handoff.begin(len(jobs))
         self._writer.put(jobs)
 
+    def _resume(self) -> None:
+        """From here on calls are made by those who could know that a transaction failed."""
+        self._hand_over()
+        if self._writer is not None:
+            self._writer.put([ResumeJob()])
+
     def _finish(self, outcome: Outcome) -> None:
         """Hear of one transaction: the listener first, then the futures."""
         assert self._handoff is not None
         self._handoff.end(outcome.answered)
+        if outcome.failed:
+            self._resume()
         self._waiting_bytes -= outcome.size
         if outcome.trimmed is not None:
             self._trimmed = outcome.trimmed
@@ -373,7 +382,7 @@ class SqliteLog:
         self._refusing = self._fault
         self._waiting_bytes = 0
         self._hand_over()
-        left = writer.drain()
+        left = [job for job in writer.drain() if not isinstance(job, ResumeJob)]
         if self._handoff is not None:
             self._handoff.end(len(left))
         for job in left:

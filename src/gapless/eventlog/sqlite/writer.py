@@ -12,7 +12,16 @@ from queue import Empty, SimpleQueue
 from gapless.errors import GaplessError, LogCorrupt, LogUnavailable
 from gapless.eventlog.contract import Retention, Trimmed
 from gapless.eventlog.sqlite.checkpoint import Checkpoints
-from gapless.eventlog.sqlite.jobs import AppendJob, Job, Outcome, StopJob, TrimJob, WriteJob, waiting_for
+from gapless.eventlog.sqlite.jobs import (
+    AppendJob,
+    Job,
+    Outcome,
+    ResumeJob,
+    StopJob,
+    TrimJob,
+    WriteJob,
+    waiting_for,
+)
 from gapless.eventlog.sqlite.transaction import Tip, Transaction
 from gapless.eventlog.sqlite.trim import trim_chunk
 
@@ -43,6 +52,9 @@ class Writer:
     Each transaction's outcome goes to `post`, in order, from the writer's thread. A crash
     before the commit loses what nobody was told of; a crash after it, before the answer,
     leaves events that publishers send again, and the log then knows by their ids.
+
+    What cannot be written is refused with all that was called before the event loop knew of it:
+    a later event must not come before one that its publisher sends again.
 
     Args:
         connection: the write connection; the writer closes it.
@@ -76,7 +88,8 @@ class Writer:
         self._before_close = before_close
         self._queue: SimpleQueue[Sequence[Job]] = SimpleQueue()
         self._jobs: deque[Job] = deque()  # taken from the queue
-        self._current: list[Job] = []  # not answered yet
+        self._current: list[WriteJob | TrimJob | StopJob] = []  # not answered yet
+        self._failure: sqlite3.Error | None = None  # refuse what waits, until a ResumeJob
         self._synchronous = "FULL"
         self._suspect = False
         # A daemon: a process that ends without closing the log must not hang; WAL survives it.
@@ -125,7 +138,9 @@ class Writer:
             self._current = [first]
             self._stop(first)
             return True
-        if isinstance(first, TrimJob):
+        if isinstance(first, ResumeJob):
+            self._failure = None
+        elif isinstance(first, TrimJob):
             self._current = [first]
             self._post(self._trim(first))
         else:
@@ -143,7 +158,7 @@ class Writer:
         jobs = self._jobs
         while jobs and size < _BATCH_BYTES and events < _BATCH_EVENTS:
             job = jobs[0]
-            if isinstance(job, TrimJob | StopJob):
+            if isinstance(job, TrimJob | ResumeJob | StopJob):
                 break
             batch.append(job)
             jobs.popleft()
@@ -159,6 +174,9 @@ class Writer:
                 return
 
     def _commit(self, batch: list[WriteJob]) -> None:
+        if self._failure is not None:
+            self._post(self._refusal(batch, self._failure))
+            return
         try:
             transaction = Transaction(self._connection, self._tip, epoch=self._epoch, now_ms=int(self._clock() * 1000))
             transaction.apply(batch)
@@ -178,7 +196,8 @@ class Writer:
         except sqlite3.Error as error:
             self._roll_back(error)
             self._stop_if_damaged(error)
-            self._post(self._refusal(batch, error))
+            self._failure = error
+            self._post(self._refusal(batch, error, failed=True))
         else:
             self._tip = transaction.tip
             transaction.outcome.wrote = transaction.writes
@@ -252,13 +271,14 @@ class Writer:
                 f"the log's file is damaged: {error}", hint="stop the gateway and restore the log from a backup"
             ) from error
 
-    def _refusal(self, jobs: list[WriteJob] | list[TrimJob], error: sqlite3.Error) -> Outcome:
+    def _refusal(self, jobs: list[WriteJob] | list[TrimJob], error: sqlite3.Error, *, failed: bool = False) -> Outcome:
         fault = _FULL if _code(error) == sqlite3.SQLITE_FULL else f"the log cannot be written: {error}"
         logger.error("%s; %d calls refused", fault, len(jobs))
         return Outcome(
             refused=[(waiting_for(job), _unavailable(error, fault)) for job in jobs],
             size=sum(job.size for job in jobs),
             fault=fault,
+            failed=failed,
         )
 
     def _stop(self, job: StopJob) -> None:
