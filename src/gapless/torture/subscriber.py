@@ -192,7 +192,8 @@ class PahoSession:
             return
         fields = {} if self._is_new else {"session": flags.session_present}
         self._journal.write("connection", transport="mqtt", **fields)
-        if not flags.session_present:
+        # A session may be that of a CONNECT whose answer came too late: nothing was subscribed in it.
+        if self._is_new or not flags.session_present:
             client.subscribe([(each, self._qos) for each in self._config.filters])
         else:
             self._journal.write("connected", transport="mqtt")

@@ -68,7 +68,8 @@ function mqtt(qos, protocolVersion) {
   let isNew = !wasHere;
   client.on("connect", ({ sessionPresent }) => {
     journal.write("connection", { transport: "mqtt", ...(isNew ? {} : { session: sessionPresent }) });
-    if (sessionPresent) return journal.write("connected", { transport: "mqtt" });
+    // A session may be that of a CONNECT whose answer came too late: nothing was subscribed in it.
+    if (sessionPresent && !isNew) return journal.write("connected", { transport: "mqtt" });
     client.subscribe(config.filters, { qos }, (error) => {
       if (error) return journal.write("refused", { why: error.message });
       isNew = false;
