@@ -89,8 +89,9 @@ async def test_the_stock_client_understands_it(js: Path) -> None:
 
 def test_the_compressed_frames() -> None:
     text, attachment = b'42["note","' + LONG.encode() + b'"]', b"\x00" * 300
-    long, short = EncodedMessage.of(text, attachment), EncodedMessage.of(b"42[1]")
-    assert len(short._parts[0]) < WORTH_DEFLATING
+    tiny = b"42[1]"
+    long, short = EncodedMessage.of(text, attachment), EncodedMessage.of(tiny)
+    assert len(tiny) < WORTH_DEFLATING
     assert short.deflated == short.frames
     compressed = deflate(text)
     assert long.deflated == frame(compressed, TEXT | 0x40) + frame(attachment, BINARY)

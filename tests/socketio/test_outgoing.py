@@ -134,3 +134,12 @@ def test_a_binary_message_is_encoded_for_each_way_by_itself() -> None:
     polled = [packet.encode(b64=True) for packet in BINARY.packets]
     assert polled == ['451-["b",{"_placeholder":true,"num":0}]', "bAAE="]
     assert [packet.encode() for packet in BINARY.packets] == [polled[0], b"\x00\x01"]
+
+
+@pytest.mark.parametrize("size", [1, 125, 126, 65_535, 65_536])
+def test_a_polling_client_gets_the_text_that_the_frame_carries(size: int) -> None:
+    """A frame's length takes one, three or nine bytes (RFC 6455 §5.2)."""
+    text = "4" + "x" * (size - 1)
+    for attachments in ((), (b"\x00" * 200,)):
+        message = EncodedMessage.of(text.encode(), *attachments)
+        assert [packet.encode() for packet in message.packets] == [text, *attachments]

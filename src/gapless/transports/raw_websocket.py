@@ -91,6 +91,18 @@ def frame(payload: bytes, opcode: int = BINARY) -> bytes:
     return _HEAD_64(opcode, 127, size) + payload
 
 
+def first_payload(frames: bytes) -> bytes:
+    """What the first of some frames carries; they were made by `frame`."""
+    size, start = frames[1], 2
+    if size == 126:
+        start = 4
+    elif size == 127:
+        start = 10
+    if start > 2:
+        size = int.from_bytes(frames[2:start])
+    return frames[start : start + size]
+
+
 def deflate(payload: bytes) -> bytes:
     """A message's payload, compressed by itself (RFC 7692 §7.2.1)."""
     compressor = zlib.compressobj(wbits=-_WINDOW_BITS)

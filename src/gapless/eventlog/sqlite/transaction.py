@@ -134,12 +134,14 @@ class Transaction:
         stored = self.outcome.stored
         for job in jobs:
             self.outcome.size += job.size
+            if isinstance(job, OneJob):  # most are
+                self._durable = True
+                if job.state:
+                    self._write_state(job.state)
+                record, duplicate = self._append(job.event, job.body, job.weight)
+                stored.append((job.answer, record, duplicate))
+                continue
             match job:
-                case OneJob():
-                    self._durable = True
-                    if job.state:
-                        self._write_state(job.state)
-                    stored.append((job.answer, *self._append(job.event, job.body, job.weight)))
                 case AppendJob():
                     self._durable |= bool(job.events or job.state)
                     self._write_state(job.state)

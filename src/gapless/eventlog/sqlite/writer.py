@@ -15,6 +15,7 @@ from gapless.eventlog.sqlite.checkpoint import Checkpoints
 from gapless.eventlog.sqlite.jobs import (
     AppendJob,
     Job,
+    OneJob,
     Outcome,
     ResumeJob,
     StopJob,
@@ -158,12 +159,15 @@ class Writer:
         jobs = self._jobs
         while jobs and size < _BATCH_BYTES and events < _BATCH_EVENTS:
             job = jobs[0]
-            if isinstance(job, TrimJob | ResumeJob | StopJob):
+            if isinstance(job, OneJob):  # most are
+                events += 1
+            elif isinstance(job, TrimJob | ResumeJob | StopJob):
                 break
+            else:
+                events += len(job.events) if isinstance(job, AppendJob) else 1
             batch.append(job)
             jobs.popleft()
             size += job.size
-            events += len(job.events) if isinstance(job, AppendJob) else 1
         return batch
 
     def _take_all(self) -> None:

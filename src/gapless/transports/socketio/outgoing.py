@@ -16,7 +16,15 @@ from typing import Any, Protocol
 from engineio import packet as eio
 
 from gapless.transports.broadcast import Lane
-from gapless.transports.raw_websocket import BINARY, DEFLATED, TEXT, LendingWebSocket, deflate, frame
+from gapless.transports.raw_websocket import (
+    BINARY,
+    DEFLATED,
+    TEXT,
+    LendingWebSocket,
+    deflate,
+    first_payload,
+    frame,
+)
 
 WORTH_DEFLATING = 128
 """Bytes of a text from which on it is compressed, for clients that negotiated it."""
@@ -42,16 +50,19 @@ class EncodedMessage:
     """Socket.IO packets, encoded once for every client: frames for WebSocket, packets for polling.
 
     Args:
-        parts: of each packet the Engine.IO message, text with its type before it, and its binary attachments
-            (Engine.IO 4).
-        frames: the same as finished WebSocket frames.
+        frames: finished WebSocket frames: of each packet the Engine.IO message, text with its type before it, and
+            its binary attachments (Engine.IO 4).
+        attachments: those of the only packet.
+        messages: of which it was joined.
     """
 
-    __slots__ = ("_deflated", "_messages", "_packets", "_parts", "frames")
+    __slots__ = ("_attachments", "_deflated", "_messages", "_packets", "frames")
 
-    def __init__(self, parts: Sequence[bytes | memoryview], frames: bytes) -> None:
-        self._parts = parts
-        self._messages: Sequence[EncodedMessage] = ()  # of which it was joined
+    def __init__(
+        self, frames: bytes, *, attachments: Sequence[bytes] = (), messages: Sequence[EncodedMessage] = ()
+    ) -> None:
+        self._attachments = attachments
+        self._messages = messages
         self._packets: list[Any] | None = None
         self._deflated: bytes | None = None
         self.frames = frames
@@ -60,19 +71,16 @@ class EncodedMessage:
     def of(cls, message: bytes, *attachments: bytes) -> EncodedMessage:
         """One Socket.IO packet, its text as Engine.IO message: after a `4`."""
         frames = frame(message, TEXT)
-        if not attachments:
-            return cls((message,), frames)
-        binary = [memoryview(attachment) for attachment in attachments]
-        return cls((message, *binary), b"".join([frames, *(frame(attachment, BINARY) for attachment in attachments)]))
+        if attachments:
+            frames = b"".join([frames, *(frame(attachment, BINARY) for attachment in attachments)])
+        return cls(frames, attachments=attachments)
 
     @classmethod
     def joined(cls, messages: Sequence[EncodedMessage]) -> EncodedMessage:
         """Several, in order."""
         if len(messages) == 1:
             return messages[0]
-        message = cls((), b"".join([message.frames for message in messages]))
-        message._messages = messages
-        return message
+        return cls(b"".join([message.frames for message in messages]), messages=messages)
 
     @property
     def deflated(self) -> bytes:
@@ -80,12 +88,11 @@ class EncodedMessage:
         if self._deflated is None:
             if self._messages:
                 self._deflated = b"".join([message.deflated for message in self._messages])
-            elif len(self._parts[0]) < WORTH_DEFLATING:
+            elif len(text := first_payload(self.frames)) < WORTH_DEFLATING:
                 self._deflated = self.frames
             else:
-                text, *attachments = self._parts
-                frames = [frame(deflate(bytes(text)), TEXT | DEFLATED)]
-                self._deflated = b"".join(frames + [frame(bytes(each), BINARY) for each in attachments])
+                frames = [frame(deflate(text), TEXT | DEFLATED)]
+                self._deflated = b"".join(frames + [frame(each, BINARY) for each in self._attachments])
         return self._deflated
 
     @property
@@ -96,10 +103,8 @@ class EncodedMessage:
             return self._packets
         if self._messages:
             return [packet for message in self._messages for packet in message.packets]
-        packets = [
-            eio.Packet(eio.MESSAGE, part[1:].decode() if isinstance(part, bytes) else bytes(part))
-            for part in self._parts
-        ]
+        text = first_payload(self.frames)[1:].decode()
+        packets = [eio.Packet(eio.MESSAGE, each) for each in (text, *self._attachments)]
         if len(packets) == 1:
             self._packets = packets
         return packets
