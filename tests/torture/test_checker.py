@@ -193,6 +193,14 @@ def test_publisher_that_did_not_finish() -> None:
     assert (found.kind, found.client) == ("stuck", "publisher rest")
 
 
+def test_publisher_whose_client_loses_its_connection_when_all_is_done() -> None:
+    history = correct(1)
+    lines = history.publishers["rest"]
+    assert isinstance(lines, list)
+    lines.append({"t": 1001.0, "is": "retry", "why": "Keepalive timeout"})
+    assert not check(history).findings
+
+
 def test_stored_in_another_order_than_acknowledged() -> None:
     history = correct(1, clients_are=())
     rest = [row for row in history.log if row.key.startswith("rest/")]
