@@ -18,6 +18,7 @@ from gapless.errors import LogCorrupt, LogUnavailable
 from gapless.event import Event, Record
 from gapless.eventlog import EVERYTHING, Retention, StateKind, StateWrite
 from gapless.eventlog.sqlite import SqliteLog, check
+from gapless.eventlog.sqlite.jobs import OneJob, WriteJob
 from gapless.eventlog.sqlite.transaction import Transaction
 from tests.eventlog.events import answers_of, make_event, make_events, offsets_of
 from tests.eventlog.faults import FailsOnce
@@ -256,6 +257,51 @@ async def test_dead_writer_refuses_what_waits_and_what_comes(
     await again.open(lambda _: None)
     assert again.head == 3
     await again.close()
+
+
+async def test_what_is_stored_one_by_one_is_told_once_though_the_writer_then_dies(
+    log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of three has a defect, so each is stored by itself; the disk's damage is found at the second."""
+    apply = Transaction.apply
+    damage = sqlite3.DatabaseError("database disk image is malformed")
+    damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+    def fail(transaction: Transaction, jobs: list[WriteJob]) -> None:
+        if len(jobs) > 1:
+            raise ValueError("a defect")
+        if isinstance(jobs[0], OneJob) and jobs[0].event.id == make_event(2).id:
+            raise damage
+        apply(transaction, jobs)
+
+    monkeypatch.setattr(Transaction, "apply", fail)
+    told: list[tuple[int, str]] = []
+    over = asyncio.Event()
+    for number in (1, 2, 3):
+        log.append_one(make_event(number), Telling(number, told, over))
+    await over.wait()
+    assert told == [(1, "stored"), (2, "refused"), (3, "refused")]
+    assert log.waiting_bytes == 0
+
+
+class Telling:
+    """Notes what an event's publisher is told; `over` with the third."""
+
+    def __init__(self, number: int, told: list[tuple[int, str]], over: asyncio.Event) -> None:
+        self._number = number
+        self._told = told
+        self._over = over
+
+    def stored(self, record: Record, *, duplicate: bool) -> None:
+        self._note("stored")
+
+    def refused(self, error: BaseException) -> None:
+        self._note("refused")
+
+    def _note(self, what: str) -> None:
+        self._told.append((self._number, what))
+        if self._number == 3:
+            self._over.set()
 
 
 async def test_damage_found_while_writing_stops_the_writer(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -74,6 +74,7 @@ class ScriptedBroker:
 
     Attributes:
         connack: properties of its CONNACK (MQTT 5).
+        first: packets that it sends right behind that.
         session_present: what CONNACK says.
         trickles: whether CONNACK comes byte by byte.
         refuse: called with each CONNECT; bytes to answer instead, after which it closes.
@@ -82,6 +83,7 @@ class ScriptedBroker:
 
     def __init__(self) -> None:
         self.connack = Properties()
+        self.first: Sequence[Packet] = ()
         self.session_present = False
         self.acknowledges = True
         self.trickles = False
@@ -151,7 +153,7 @@ class ScriptedBroker:
                 if self.trickles:
                     self._trickle(session, encode(answer, session.version))
                 else:
-                    session.send(answer)
+                    session.send_bytes(b"".join(encode(each, session.version) for each in (answer, *self.first)))
             case Subscribe():
                 session.send(Suback(packet.packet_id, [self.granted] * len(packet.subscriptions)))
             case Unsubscribe():

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gapless.errors import LogUnavailable, Overloaded
@@ -17,6 +18,9 @@ from gapless.event import Event
 from gapless.eventlog import Answer, EventLog, StateKind, StateWrite
 from gapless.eventlog.memory import MemoryLog
 from gapless.eventlog.sqlite import SqliteLog
+from gapless.eventlog.sqlite.jobs import Outcome
+from gapless.ingress import Publication
+from gapless.limits import Limits
 from gapless.link import inbound as inbound_module
 from gapless.mqtt import (
     Connect,
@@ -50,6 +54,8 @@ class GatedLog(MemoryLog):
         self.error: Exception | None = None
         self.only: bytes | None = None
         self.state_error: Exception | None = None
+        self.state_answer: Future[None] | None = None  # for packet identifiers
+        self.state_writes: list[StateWrite] = []
 
     def append_one(self, event: Event, answer: Answer, *, state: Sequence[StateWrite] = ()) -> None:
         if self.error is not None and self.only in (None, event.data):
@@ -61,6 +67,10 @@ class GatedLog(MemoryLog):
         self._later.append((event, answer, state))
 
     def write_state(self, writes: Sequence[StateWrite], *, durable: bool) -> Future[None]:
+        if writes[0].kind is StateKind.LINK_RECEIVED:
+            self.state_writes += writes
+            if self.state_answer is not None:
+                return self.state_answer
         if self.state_error is not None:
             failed: Future[None] = asyncio.get_running_loop().create_future()
             failed.set_exception(self.state_error)
@@ -122,27 +132,47 @@ async def test_not_acknowledged_where_the_log_cannot_take_it(error: Exception, q
         assert gateway.heard.data == [{"n": 1}]
 
 
+@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("qos", [1, 2])
 async def test_nothing_comes_before_what_the_disk_could_not_take(
-    qos: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    qos: int, own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker's publishers heard long ago that both are there, the first one before they sent the second."""
-    async with pair(SqliteLog(tmp_path / "log.db")) as (broker, gateway, session):
+    """The broker's publishers heard long ago that all are there, of each before they sent the next.
+
+    Args:
+        own: whether the transaction that fails is the link's, or somebody else's before it.
+    """
+    log = SqliteLog(tmp_path / "log.db")
+    async with pair(log) as (broker, gateway, session):
         broker.session_present = True
         disk = FailsOnce(monkeypatch)
+        others: list[Future[None]] = []
+        if not own:
+            others.append(log.write_state([StateWrite(StateKind.PUMP, "other", b"1")], durable=True))
+            await disk.began()
         session.send(message(1, qos=qos))
-        await disk.began()
+        if own:
+            await disk.began()
         session.send(message(2, qos=qos))
         while gateway.link.stats.received < 2:
             await asyncio.sleep(0)
+        finish = log._finish
+
+        def finish_and_receive(outcome: Outcome) -> None:
+            finish(outcome)
+            if outcome.failed is not None:
+                gateway.link.on_packet(message(3, qos=qos))
+
+        monkeypatch.setattr(log, "_finish", finish_and_receive)
         disk.fail()
         await gateway.link.wait_disconnected()
         await gateway.connected()
         second = broker.sessions[-1]
-        for n in (1, 2):
+        for n in (1, 2, 3):
             second.send(message(n, qos=qos, dup=True))
             await second.get(Puback if qos == 1 else Pubrec)
-        assert gateway.heard.data == [{"n": 1}, {"n": 2}]
+        assert gateway.heard.data == [{"n": 1}, {"n": 2}, {"n": 3}]
+        assert all(isinstance(other.exception(), LogUnavailable) for other in others)
 
 
 @pytest.mark.parametrize("qos", [1, 2])
@@ -162,6 +192,61 @@ async def test_nothing_comes_before_what_there_was_no_room_for(qos: int) -> None
             second.send(message(n, qos=qos, dup=True))
             await second.get(Puback if qos == 1 else Pubrec)
         assert gateway.heard.data == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+async def test_what_fails_by_a_defect_comes_again_and_nothing_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pair() as (broker, gateway, session):
+        broker.session_present = True
+        make_event, failures = gateway.ingress.make_event, 0
+
+        def fail_once(publication: Publication) -> tuple[Event, bool]:
+            nonlocal failures
+            failures += 1
+            if failures == 1:
+                raise RuntimeError("a defect")
+            return make_event(publication)
+
+        monkeypatch.setattr(gateway.ingress, "make_event", fail_once)
+        session.send(message(1))
+        await gateway.link.wait_disconnected()
+        await gateway.connected()
+        second = broker.sessions[-1]
+        for n in (1, 2):
+            second.send(message(n, dup=n == 1))
+        assert [(await second.get(Puback)).packet_id for _ in range(2)] == [1, 2]
+        assert gateway.heard.data == [{"n": 1}, {"n": 2}]
+        assert gateway.link._inbound._waiting == 0
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_retained_message_that_the_log_refused_is_no_repetition(qos: int) -> None:
+    """In 3.1.1, where only its content tells whether a retained message was there before."""
+    log = GatedLog()
+    async with pair(log, protocol="3.1.1") as (broker, gateway, session):
+        broker.session_present = True
+        log.error = LogUnavailable("the disk is full")
+        retained = Publish(TOPIC, b'{"n": 1}', qos=qos, packet_id=1, retain=True)
+        session.send(retained)
+        await gateway.link.wait_disconnected()
+        log.error = None
+        await gateway.connected()
+        second = broker.sessions[-1]
+        second.send(msgspec.structs.replace(retained, dup=True))
+        await second.get(Puback if qos == 1 else Pubrec)
+        assert gateway.heard.data == [{"n": 1}]
+
+
+async def test_retained_message_that_does_not_fit_is_heard_and_not_retained(caplog: pytest.LogCaptureFixture) -> None:
+    """Sent again it would not fit either: the connection would end for ever."""
+    async with pair() as (_, gateway, session):
+        gateway.ingress.limits = Limits(retained_bytes=500)
+        large = Publish(TOPIC, b'{"n": 1, "pad": "%b"}' % (b"x" * 2000), qos=1, packet_id=1, retain=True)
+        session.send(large)
+        session.send(message(2))
+        assert [(await session.get(Puback)).packet_id for _ in range(2)] == [1, 2]
+        assert [data["n"] for data in gateway.heard.data] == [1, 2]
+        assert gateway.hub.retained.get(TOPIC) is None
+    assert "message not retained" in caplog.text
 
 
 @pytest.mark.parametrize("qos", [1, 2])
@@ -302,6 +387,66 @@ class TestQos2ExactlyOnce:
             session.send(Pubrel(99))
             assert await session.get(Pubcomp) == Pubcomp(99, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND)
 
+    @pytest.mark.parametrize("stored", [True, False])
+    async def test_pubrel_on_another_connection_waits_for_the_first_release(self, stored: bool) -> None:
+        """Otherwise the next message with this identifier could be taken for the first one, after a kill."""
+        log = GatedLog()
+        async with pair(log) as (broker, gateway, session):
+            broker.session_present = True
+            session.send(message(1, qos=2, packet_id=7))
+            await session.get(Pubrec)
+            release = log.state_answer = asyncio.get_running_loop().create_future()
+            session.send(Pubrel(7))
+            while not log.state_writes:
+                await asyncio.sleep(0)
+            session.close()
+            await gateway.link.wait_disconnected()
+            await gateway.connected()
+            second = broker.sessions[-1]
+            second.send(Pubrel(7))
+            second.send(message(2))
+            await second.get(Puback)
+            assert not [packet for packet in second.packets if isinstance(packet, Pubcomp)]
+            log.state_answer = None
+            if stored:
+                release.set_result(None)
+            else:
+                release.set_exception(LogUnavailable("the disk is full"))
+                await gateway.link.wait_disconnected()
+                await gateway.connected()
+                second = broker.sessions[-1]
+                second.send(Pubrel(7))
+            assert await second.get(Pubcomp) == Pubcomp(7)
+            assert len(log.state_writes) == (1 if stored else 2)
+
+    async def test_identifiers_of_a_lost_session_are_forgotten_when_the_disk_allows(self) -> None:
+        """The broker made a new session with the CONNECT that failed here, and says so at the next."""
+        log = GatedLog()
+        async with pair(log) as (broker, gateway, session):
+            session.send(message(1, qos=2, packet_id=7))
+            await session.get(Pubrec)
+            log.state_error = LogUnavailable("the disk is full")
+            session.close()
+            while "disk is full" not in gateway.link.state.error:
+                await asyncio.sleep(0)
+            broker.session_present = True
+            log.state_error = None
+            await gateway.connected()
+            broker.sessions[-1].send(message(1, qos=2, packet_id=7))
+            await broker.sessions[-1].get(Pubrec)
+            assert gateway.heard.data == [{"n": 1}, {"n": 1}]
+
+    async def test_identifier_that_was_stored_stays_so_until_pubrel(self) -> None:
+        """Also where a second message comes by it, which needs no state of its own."""
+        log = MemoryLog()
+        async with pair(log) as (_, _gateway, session):
+            for payload in (b'{"n":1}', b'{"id":"a-1","data":{"n":1}}'):
+                session.send(Publish(TOPIC, payload, qos=2, packet_id=7))
+                await session.get(Pubrec)
+            session.send(Pubrel(7))
+            await session.get(Pubcomp)
+            assert await self.stored(log) == {}
+
     async def test_no_pubcomp_while_the_release_is_not_stored(self) -> None:
         log = GatedLog()
         async with pair(log) as (broker, gateway, session):
@@ -373,6 +518,27 @@ async def test_qos_0_flood_stops_reading_instead_of_filling_memory(monkeypatch: 
         for _ in range(held):
             log.open_gate()
         await gateway.heard.wait(400)
+
+
+async def test_flood_right_behind_connack_stops_reading_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbound_module, "_MOST_WAITING", 10)
+    log = GatedLog()
+    log.closed_gate = True
+    async with scripted(first=[Publish(TOPIC, b"{}")] * 30) as broker:
+        gateway = Side(options(broker.url), log=log)
+        await gateway.start(connected=False)
+        while len(log.held) < 30:
+            await asyncio.sleep(0)
+        connection = gateway.link._connection
+        assert connection is not None
+        was_paused = connection._paused
+        log.closed_gate = False
+        for _ in range(30):
+            log.open_gate()
+        await gateway.heard.wait(30)
+        await gateway.connected()
+        assert (was_paused, connection._paused) == (True, False)
+        await gateway.stop()
 
 
 async def test_properties_of_the_publisher_are_kept_and_expiry_becomes_a_time() -> None:

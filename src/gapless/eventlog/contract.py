@@ -6,9 +6,10 @@ Guarantees every implementation gives:
   called, only after the events are on stable storage (or, for the memory log, stored).
 * **One order.** Offsets rise by one per event, without holes. The listener sees every
   event once, in offset order, also when many appends are under way.
-* **No later one before an earlier one.** What the log cannot store (`LogUnavailable`) takes along every call that was
-  made after it and before it was told, though the disk be well again by then: who stops at a refusal, and makes the
-  refused calls anew in their order, has them stored in that order.
+* **No later one before an earlier one.** Where the disk fails, all calls are refused together (`LogUnavailable`) that
+  were made until then, in one step of the event loop, though it be well again by now: who stops at a refusal, and makes
+  the refused calls anew in their order, has them stored in that order. (An `Answer` is told in that step; who waits for
+  a future runs in the next.)
 * **Idempotent.** An event that the log still keeps (its `id`, and `Event.is_copy_of`) is not stored again: the
   answer carries the offset of the first and `duplicate=True`, and the listener is not told.
 * **All or nothing.** The events and state writes of one `append` are stored in one

@@ -131,9 +131,9 @@ class Connection:
     def start(self) -> None:
         """Hand packets to the handler from now on, first those that were held."""
         self._started = True
+        self.resume()  # before what is delivered may pause it
         self._deliver()
         if self._error is None:
-            self.resume()
             self._set_timer()
 
     def send(self, packet: Packet) -> None:

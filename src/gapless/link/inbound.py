@@ -9,8 +9,8 @@ Killed at any point:
 * QoS 2, between PUBREC and PUBCOMP: the packet identifier stays stored until PUBREL came, and
   is removed, durably, before PUBCOMP.
 
-What the log cannot take ends the connection at once, and nothing that came after it is stored
-either (see the log's contract): the broker sends all of it again, in its order.
+What the log cannot take ends the connection at once, but at QoS 0, and nothing that came after it
+is stored either (see the log's contract): the broker sends all of it again, in its order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from functools import partial
 
 import msgspec
 
-from gapless.errors import Forbidden, GaplessError, InvalidPayload, InvalidRequest
+from gapless.errors import Forbidden, GaplessError, InvalidPayload, InvalidRequest, QuotaExceeded
 from gapless.event import Record
 from gapless.eventlog import EventLog, StateKind, StateWrite
 from gapless.ingress import Ingress, Publication, Reply
@@ -55,19 +55,18 @@ class _Message(Reply):
     """A message that is handed to the log.
 
     Attributes:
-        topic, size: its topic, and bytes of its payload.
+        packet: as it came.
         due: what acknowledges it, and where: once more for each time that it came again.
         waits: whether the log has not answered.
         lost: whether the log did not take it.
     """
 
-    __slots__ = ("_inbound", "due", "lost", "size", "topic", "waits")
+    __slots__ = ("_inbound", "due", "lost", "packet", "waits")
 
     def __init__(self, ingress: Ingress, inbound: Inbound, packet: Publish) -> None:
         super().__init__(ingress)
         self._inbound = inbound
-        self.topic = packet.topic
-        self.size = len(packet.payload)
+        self.packet = packet
         self.due: list[tuple[_Ack, Connection]] = []
         self.waits = True
         self.lost = False
@@ -128,6 +127,8 @@ class Inbound:
         self._acks: deque[_Ack] = deque()
         self._unacknowledged: dict[int, _Known] = {}  # QoS 1, no PUBACK sent
         self._unreleased: dict[int, _Known] = {}  # QoS 2, no PUBREL seen
+        self._releasing: dict[int, Future[None]] = {}  # QoS 2, being removed from the log's database
+        self._must_forget = False
         self._waiting = 0
         self._waiting_bytes = 0
         self._paused = False
@@ -148,12 +149,17 @@ class Inbound:
             LogUnavailable: the log is closed or full.
         """
         if not session_present:  # the broker has forgotten: the same identifiers mean other messages now
+            self._must_forget = True  # until it is done: a later connection finds the session of this one
+        if self._must_forget:
             self._unacknowledged.clear()
             stored = [packet_id for packet_id, known in self._unreleased.items() if known.stored]
+            stored += self._releasing
+            self._releasing.clear()
             if stored:
                 writes = [StateWrite(StateKind.LINK_RECEIVED, self._key(packet_id), None) for packet_id in stored]
                 await self._log.write_state(writes, durable=True)
             self._unreleased.clear()
+            self._must_forget = False
         self._acks = deque()
         self._paused = False
         self._connection = connection
@@ -199,25 +205,38 @@ class Inbound:
         self._hand_in(packet, publication, ack, connection)
 
     def _hand_in(self, packet: Publish, publication: Publication, ack: _Ack | None, connection: Connection) -> None:
-        state: Sequence[StateWrite] = ()
-        digest = digest_of(packet) if packet.qos else b""
-        if packet.qos == 2 and publication.envelope.id is None:
-            state = (StateWrite(StateKind.LINK_RECEIVED, self._key(packet.packet_id), digest),)
         message = _Message(self._ingress, self, packet)
         if ack is not None:
             message.due.append((ack, connection))
-        known = self._unacknowledged if packet.qos == 1 else self._unreleased
+        state: Sequence[StateWrite] = ()
         if packet.qos:
-            known[packet.packet_id] = _Known(digest, message, stored=bool(state))
+            digest = digest_of(packet)
+            if packet.qos == 2 and publication.envelope.id is None:
+                state = (StateWrite(StateKind.LINK_RECEIVED, self._key(packet.packet_id), digest),)
+            self._know(packet, digest, message, stored=bool(state))
         self._wait_for(message, connection)
         try:
-            self._ingress.take(publication, message, state=state)
+            try:
+                self._ingress.take(publication, message, state=state)
+            except QuotaExceeded as error:  # sent again it would be refused again: at least it is heard
+                self._complaints.warn("message not retained", packet.topic, error)
+                publication.retain = False
+                self._ingress.take(publication, message, state=state)
         except (InvalidRequest, Forbidden) as error:
-            known.pop(packet.packet_id, None)
+            self._unacknowledged.pop(packet.packet_id, None)
             self._wait_no_more(message)
             self._reject(packet, ack, error)
-        except GaplessError as error:
+        except Exception as error:  # told of what waits for nothing, the broker would wait for ever
             message.refused(error)
+
+    def _know(self, packet: Publish, digest: bytes, message: _Message | None, *, stored: bool = False) -> None:
+        """Remember a message by its packet identifier; one that is in the log's database stays there until PUBREL."""
+        packet_id = packet.packet_id
+        if packet.qos == 1:
+            self._unacknowledged[packet_id] = _Known(digest, message)
+        elif packet.qos == 2:
+            before = self._unreleased.get(packet_id)
+            self._unreleased[packet_id] = _Known(digest, message, stored or (before is not None and before.stored))
 
     def _reject(self, packet: Publish, ack: _Ack | None, error: GaplessError) -> None:
         """It can never be taken: the broker is not to send it again."""
@@ -230,7 +249,7 @@ class Inbound:
         if ack is None:
             return
         if packet.qos == 2:
-            self._unreleased[packet.packet_id] = _Known(digest_of(packet), None)
+            self._know(packet, digest_of(packet), None)
         self._answered(ack)
 
     def _is_resent(self, packet: Publish, ack: _Ack, connection: Connection) -> bool:
@@ -250,14 +269,14 @@ class Inbound:
 
     def _wait_for(self, message: _Message, connection: Connection) -> None:
         self._waiting += 1
-        self._waiting_bytes += message.size
+        self._waiting_bytes += len(message.packet.payload)
         if not self._paused and (self._waiting >= _MOST_WAITING or self._waiting_bytes >= _MOST_BYTES):
             self._paused = True
             connection.pause()
 
     def _wait_no_more(self, message: _Message) -> None:
         self._waiting -= 1
-        self._waiting_bytes -= message.size
+        self._waiting_bytes -= len(message.packet.payload)
         if self._paused and self._waiting < _MOST_WAITING // 2 and self._waiting_bytes < _MOST_BYTES // 2:
             self._paused = False
             if self._connection is not None:
@@ -277,10 +296,11 @@ class Inbound:
     def not_stored(self, message: _Message, error: BaseException) -> None:
         """The log did not take it."""
         self._wait_no_more(message)
+        self._replays.forget(message.packet)
         if not message.due:
             self._stats.dropped_qos0 += 1
             if isinstance(error, GaplessError):
-                self._complaints.warn("QoS 0 message dropped", message.topic, error)
+                self._complaints.warn("QoS 0 message dropped", message.packet.topic, error)
         elif any(connection is self._connection for _, connection in message.due):
             self._fail(error)
 
@@ -315,27 +335,38 @@ class Inbound:
         connection = self._connection
         if connection is None:
             return
-        known = self._unreleased.pop(packet.packet_id, None)
-        if known is None:
-            v5 = connection.version is ProtocolVersion.V5
-            code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND if v5 else ReasonCode.SUCCESS
-            connection.send(Pubcomp(packet.packet_id, code))
-        elif not known.stored:
-            connection.send(Pubcomp(packet.packet_id))
-        else:
-            write = StateWrite(StateKind.LINK_RECEIVED, self._key(packet.packet_id), None)
-            done = self._log.write_state((write,), durable=True)
-            done.add_done_callback(partial(self._on_released, packet.packet_id, known, connection))
-
-    def _on_released(self, packet_id: int, known: _Known, connection: Connection, done: Future[None]) -> None:
-        if not done.cancelled() and done.exception() is None:
-            if connection is self._connection:
+        packet_id = packet.packet_id
+        done = self._releasing.get(packet_id)  # PUBREL came before, on another connection
+        if done is None:
+            known = self._unreleased.pop(packet_id, None)
+            if known is None:
+                v5 = connection.version is ProtocolVersion.V5
+                code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND if v5 else ReasonCode.SUCCESS
+                connection.send(Pubcomp(packet_id, code))
+                return
+            if not known.stored:
                 connection.send(Pubcomp(packet_id))
+                return
+            write = StateWrite(StateKind.LINK_RECEIVED, self._key(packet_id), None)
+            done = self._releasing[packet_id] = self._log.write_state((write,), durable=True)
+            done.add_done_callback(partial(self._released, packet_id, known))
+        done.add_done_callback(partial(self._complete, packet_id, connection))
+
+    def _released(self, packet_id: int, known: _Known, done: Future[None]) -> None:
+        if self._releasing.get(packet_id) is not done:
+            return  # the broker has forgotten it meanwhile
+        del self._releasing[packet_id]
+        if done.cancelled() or done.exception() is not None:
+            self._unreleased.setdefault(packet_id, known)  # PUBREL comes again, on the next connection
+
+    def _complete(self, packet_id: int, connection: Connection, done: Future[None]) -> None:
+        if connection is not self._connection:
             return
-        self._unreleased.setdefault(packet_id, known)  # PUBREL comes again, on the next connection
-        if connection is self._connection:
-            self.detach()
-            connection.abort(LinkError("session", "the log cannot take writes", hint="look at the gateway's disk"))
+        if not done.cancelled() and done.exception() is None:
+            connection.send(Pubcomp(packet_id))
+            return
+        self.detach()
+        connection.abort(LinkError("session", "the log cannot take writes", hint="look at the gateway's disk"))
 
     def _key(self, packet_id: int | str) -> str:
         return f"{self._name}/{packet_id}"

@@ -60,6 +60,11 @@ class Replays:
             return True
         return event_id is None and self._last.get(topic) == digest_of(packet)
 
+    def forget(self, packet: Publish) -> None:
+        """A message is not in the log: it is to come again."""
+        if packet.topic in self._last and self._last[packet.topic] == digest_of(packet):
+            del self._last[packet.topic]
+
     def note(self, packet: Publish) -> None:
         """Remember a message without an id, live or not: 3.1.1 does not tell that it is retained."""
         if self._once:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from asyncio import Future
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,13 +86,6 @@ class TrimJob:
 
 
 @dataclass(slots=True, frozen=True, eq=False)
-class ResumeJob:
-    """The event loop knows that a transaction failed: the calls behind this job were made after that."""
-
-    size: int = 0
-
-
-@dataclass(slots=True, frozen=True, eq=False)
 class StopJob:
     """Close: the last job."""
 
@@ -100,10 +94,10 @@ class StopJob:
 
 
 WriteJob = OneJob | AppendJob | StateJob | RetainedJob | ReadStateJob | ReadRetainedJob
-Job = WriteJob | TrimJob | ResumeJob | StopJob
+Job = WriteJob | TrimJob | StopJob
 
 
-def waiting_for(job: WriteJob | TrimJob | StopJob) -> Future[Any] | Answer:
+def waiting_for(job: Job) -> Future[Any] | Answer:
     """Who is to be told what became of a job."""
     return job.answer if isinstance(job, OneJob) else job.future
 
@@ -121,7 +115,7 @@ class Outcome:
         trimmed: offset through which retention has deleted.
         wrote: whether something was stored: what failed before has passed.
         fault: why writing fails, for people.
-        failed: whether a transaction could not be written: all write jobs are refused until a `ResumeJob`.
+        failed: why a transaction could not be written: the writer stands still until `Writer.go_on`.
         dead: whether the writer has ended by a defect and will answer nothing more.
     """
 
@@ -133,7 +127,7 @@ class Outcome:
     trimmed: int | None = None
     wrote: bool = False
     fault: str | None = None
-    failed: bool = False
+    failed: sqlite3.Error | None = None
     dead: bool = False
 
     @property

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time as _time
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gapless.errors import GaplessError, LogUnavailable, Overloaded
 from gapless.event import Event, Record
@@ -35,7 +36,6 @@ from gapless.eventlog.sqlite.jobs import (
     Outcome,
     ReadRetainedJob,
     ReadStateJob,
-    ResumeJob,
     RetainedJob,
     StateJob,
     StopJob,
@@ -44,7 +44,7 @@ from gapless.eventlog.sqlite.jobs import (
 )
 from gapless.eventlog.sqlite.reader import Readers, find_event, read_page
 from gapless.eventlog.sqlite.trim import CHUNK
-from gapless.eventlog.sqlite.writer import Writer
+from gapless.eventlog.sqlite.writer import Writer, fault_of, unavailable
 
 T = TypeVar("T")
 logger = logging.getLogger("gapless.eventlog")
@@ -348,19 +348,28 @@ class SqliteLog:
         self._handoff.begin(len(jobs))
         self._writer.put(jobs)
 
-    def _resume(self) -> None:
-        """From here on calls are made by those who could know that a transaction failed."""
+    def _take_back(self, writer: Writer, failure: sqlite3.Error) -> list[tuple[Future[Any] | Answer, BaseException]]:
+        """A transaction failed: what was called until now is refused with it, in this step, and the writer goes on."""
         self._hand_over()
-        if self._writer is not None:
-            self._writer.put([ResumeJob()])
+        left = writer.drain()
+        stops = [job for job in left if isinstance(job, StopJob)]
+        others = [job for job in left if not isinstance(job, StopJob)]
+        if stops:
+            writer.put(stops)
+        writer.go_on()
+        assert self._handoff is not None
+        self._handoff.end(len(others))
+        self._waiting_bytes -= sum(job.size for job in others)
+        fault = fault_of(failure)
+        return [(waiting_for(job), unavailable(failure, fault)) for job in others]
 
     def _finish(self, outcome: Outcome) -> None:
         """Hear of one transaction: the listener first, then the futures."""
         assert self._handoff is not None
         self._handoff.end(outcome.answered)
-        if outcome.failed:
-            self._resume()
         self._waiting_bytes -= outcome.size
+        if outcome.failed is not None and self._writer is not None:
+            outcome.refused += self._take_back(self._writer, outcome.failed)
         if outcome.trimmed is not None:
             self._trimmed = outcome.trimmed
         if outcome.wrote or outcome.fault is not None:
@@ -382,7 +391,7 @@ class SqliteLog:
         self._refusing = self._fault
         self._waiting_bytes = 0
         self._hand_over()
-        left = [job for job in writer.drain() if not isinstance(job, ResumeJob)]
+        left = writer.drain()
         if self._handoff is not None:
             self._handoff.end(len(left))
         for job in left:

@@ -17,7 +17,6 @@ from gapless.eventlog.sqlite.jobs import (
     Job,
     OneJob,
     Outcome,
-    ResumeJob,
     StopJob,
     TrimJob,
     WriteJob,
@@ -54,8 +53,9 @@ class Writer:
     before the commit loses what nobody was told of; a crash after it, before the answer,
     leaves events that publishers send again, and the log then knows by their ids.
 
-    What cannot be written is refused with all that was called before the event loop knew of it:
-    a later event must not come before one that its publisher sends again.
+    When a transaction cannot be written the writer stands still until the event loop has taken back
+    what waits (`drain`), refused all of it together, and says `go_on`: a later event must not come
+    before one that its publisher sends again.
 
     Args:
         connection: the write connection; the writer closes it.
@@ -89,8 +89,9 @@ class Writer:
         self._before_close = before_close
         self._queue: SimpleQueue[Sequence[Job]] = SimpleQueue()
         self._jobs: deque[Job] = deque()  # taken from the queue
-        self._current: list[WriteJob | TrimJob | StopJob] = []  # not answered yet
-        self._failure: sqlite3.Error | None = None  # refuse what waits, until a ResumeJob
+        self._alone = 0  # so many of the next jobs are committed one by one
+        self._current: list[Job] = []  # not answered yet
+        self._told = threading.Event()
         self._synchronous = "FULL"
         self._suspect = False
         # A daemon: a process that ends without closing the log must not hang; WAL survives it.
@@ -106,11 +107,16 @@ class Writer:
         self._queue.put(jobs)
 
     def drain(self) -> list[Job]:
-        """The jobs that a dead writer left."""
+        """Take back the jobs of a writer that is dead, or stands still."""
         self._take_all()
         left = list(self._jobs)
         self._jobs.clear()
+        self._alone = 0
         return left
+
+    def go_on(self) -> None:
+        """What was called before a transaction failed is refused."""
+        self._told.set()
 
     def _run(self) -> None:
         try:
@@ -122,7 +128,7 @@ class Writer:
             self._abandon()
             self._post(
                 Outcome(
-                    refused=[(waiting_for(job), _unavailable(error, fault)) for job in self._current],
+                    refused=[(waiting_for(job), unavailable(error, fault)) for job in self._current],
                     size=sum(job.size for job in self._current),
                     fault=fault,
                     dead=True,
@@ -139,9 +145,7 @@ class Writer:
             self._current = [first]
             self._stop(first)
             return True
-        if isinstance(first, ResumeJob):
-            self._failure = None
-        elif isinstance(first, TrimJob):
+        if isinstance(first, TrimJob):
             self._current = [first]
             self._post(self._trim(first))
         else:
@@ -153,6 +157,9 @@ class Writer:
 
     def _batch(self, first: WriteJob) -> list[WriteJob]:
         batch = [first]
+        if self._alone:
+            self._alone -= 1
+            return batch
         size = first.size
         events = len(first.events) if isinstance(first, AppendJob) else 1
         self._take_all()
@@ -161,7 +168,7 @@ class Writer:
             job = jobs[0]
             if isinstance(job, OneJob):  # most are
                 events += 1
-            elif isinstance(job, TrimJob | ResumeJob | StopJob):
+            elif isinstance(job, TrimJob | StopJob):
                 break
             else:
                 events += len(job.events) if isinstance(job, AppendJob) else 1
@@ -178,9 +185,6 @@ class Writer:
                 return
 
     def _commit(self, batch: list[WriteJob]) -> None:
-        if self._failure is not None:
-            self._post(self._refusal(batch, self._failure))
-            return
         try:
             transaction = Transaction(self._connection, self._tip, epoch=self._epoch, now_ms=int(self._clock() * 1000))
             transaction.apply(batch)
@@ -192,16 +196,18 @@ class Writer:
             self._roll_back(error)  # the one bad job must harm no other
             if len(batch) == 1:
                 logger.exception("a write to the log failed by a defect")
-                refused = error if isinstance(error, GaplessError) else _unavailable(error)
+                refused = error if isinstance(error, GaplessError) else unavailable(error)
                 self._post(Outcome(refused=[(waiting_for(batch[0]), refused)], size=batch[0].size))
             else:
-                for job in batch:
-                    self._commit([job])
+                self._alone = len(batch)
+                self._jobs.extendleft(reversed(batch))
         except sqlite3.Error as error:
             self._roll_back(error)
             self._stop_if_damaged(error)
-            self._failure = error
-            self._post(self._refusal(batch, error, failed=True))
+            self._current = []
+            self._post(self._refusal(batch, error, failed=error))
+            self._told.wait()
+            self._told.clear()
         else:
             self._tip = transaction.tip
             transaction.outcome.wrote = transaction.writes
@@ -275,11 +281,13 @@ class Writer:
                 f"the log's file is damaged: {error}", hint="stop the gateway and restore the log from a backup"
             ) from error
 
-    def _refusal(self, jobs: list[WriteJob] | list[TrimJob], error: sqlite3.Error, *, failed: bool = False) -> Outcome:
-        fault = _FULL if _code(error) == sqlite3.SQLITE_FULL else f"the log cannot be written: {error}"
+    def _refusal(
+        self, jobs: list[WriteJob] | list[TrimJob], error: sqlite3.Error, *, failed: sqlite3.Error | None = None
+    ) -> Outcome:
+        fault = fault_of(error)
         logger.error("%s; %d calls refused", fault, len(jobs))
         return Outcome(
-            refused=[(waiting_for(job), _unavailable(error, fault)) for job in jobs],
+            refused=[(waiting_for(job), unavailable(error, fault)) for job in jobs],
             size=sum(job.size for job in jobs),
             fault=fault,
             failed=failed,
@@ -305,10 +313,16 @@ def _code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _unavailable(error: BaseException, fault: str = "the log cannot take writes") -> LogUnavailable:
-    unavailable = LogUnavailable(
+def fault_of(error: sqlite3.Error) -> str:
+    """Why writing fails, for people."""
+    return _FULL if _code(error) == sqlite3.SQLITE_FULL else f"the log cannot be written: {error}"
+
+
+def unavailable(error: BaseException, fault: str = "the log cannot take writes") -> LogUnavailable:
+    """What a caller is told whose job was not stored."""
+    refusal = LogUnavailable(
         f"{fault}; nothing of this call was stored",
         hint="free some space, then try again" if fault == _FULL else "see the server's log for the cause",
     )
-    unavailable.__cause__ = error
-    return unavailable
+    refusal.__cause__ = error
+    return refusal
