@@ -69,8 +69,8 @@ class Keeper:
         """Write what is to be written, and close."""
         while self._writing is not None:
             await asyncio.wait([self._writing])
-        await self._in_thread(self._store.close)
         self._is_open = False
+        await self._in_thread(self._store.close)
         self._thread.shutdown()  # its last work is done: it ends at once
 
     def _write_soon(self) -> None:
