@@ -35,7 +35,7 @@ def report(own: float) -> Report:
 @pytest.mark.parametrize(("own", "reached"), [(5.5, True), (5.6, False)])
 def test_goals_follow_the_figures(own: float, reached: bool) -> None:
     outcomes = dict(goals(report(own)))
-    fan_out = outcomes.pop("fan-out to Socket.IO: at most half of Node socket.io's CPU per delivery")
+    fan_out = outcomes.pop("fan-out to Socket.IO, 1 → 1,000: at most half of Node socket.io's CPU per delivery")
     assert fan_out.reached is reached
     assert fan_out.measured.endswith(f"x Node socket.io ({own:.2f} and 11.0 µs)")
     assert {outcome.reached for outcome in outcomes.values()} == {None}
