@@ -134,19 +134,17 @@ class Persistent:
     def __init__(self, log: SqliteLog, event: Event) -> None:
         self._log = log
         self._event = event
-        self.refusals = 0
-        self.offset: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.refusals: list[type[BaseException]] = []
+        self.answer: asyncio.Future[tuple[int, bool]] = asyncio.get_running_loop().create_future()
 
     def publish(self) -> None:
         self._log.append_one(self._event, self)
 
     def stored(self, record: Record, *, duplicate: bool) -> None:
-        assert not duplicate
-        self.offset.set_result(record.offset)
+        self.answer.set_result((record.offset, duplicate))
 
     def refused(self, error: BaseException) -> None:
-        assert isinstance(error, LogUnavailable)
-        self.refusals += 1
+        self.refusals.append(type(error))
         self.publish()
 
 
@@ -157,8 +155,8 @@ async def test_who_was_told_of_a_failure_may_call_at_once(log: SqliteLog, monkey
     await disk.began()
     publishers[1].publish()
     disk.fail()
-    assert await asyncio.gather(*(each.offset for each in publishers)) == [1, 2]
-    assert [each.refusals for each in publishers] == [1, 1]
+    assert await asyncio.gather(*(each.answer for each in publishers)) == [(1, False), (2, False)]
+    assert [each.refusals for each in publishers] == [[LogUnavailable], [LogUnavailable]]
 
 
 async def test_trim_makes_room_on_a_full_disk(log: SqliteLog) -> None:

@@ -95,6 +95,20 @@ def message(n: int, *, qos: int = 1, packet_id: int = 0, dup: bool = False, topi
     return Publish(topic, json.dumps({"n": n}).encode(), qos=qos, packet_id=(packet_id or n) if qos else 0, dup=dup)
 
 
+async def back(broker: ScriptedBroker, gateway: Side) -> Session:
+    """The next connection, once one was lost."""
+    await gateway.link.wait_disconnected()
+    await gateway.connected()
+    return broker.sessions[-1]
+
+
+async def send_again(session: Session, numbers: Sequence[int], qos: int) -> None:
+    """Messages that were not acknowledged, in their order, each until it is."""
+    for n in numbers:
+        session.send(message(n, qos=qos, dup=True))
+        await session.get(Puback if qos == 1 else Pubrec)
+
+
 @pytest.mark.parametrize(("qos", "kind"), [(1, Puback), (2, Pubrec)])
 async def test_acknowledged_only_once_it_is_in_the_log_and_in_order(qos: int, kind: type[Puback | Pubrec]) -> None:
     log = GatedLog()
@@ -165,12 +179,7 @@ async def test_nothing_comes_before_what_the_disk_could_not_take(
 
         monkeypatch.setattr(log, "_finish", finish_and_receive)
         disk.fail()
-        await gateway.link.wait_disconnected()
-        await gateway.connected()
-        second = broker.sessions[-1]
-        for n in (1, 2, 3):
-            second.send(message(n, qos=qos, dup=True))
-            await second.get(Puback if qos == 1 else Pubrec)
+        await send_again(await back(broker, gateway), (1, 2, 3), qos)
         assert gateway.heard.data == [{"n": 1}, {"n": 2}, {"n": 3}]
         assert all(isinstance(other.exception(), LogUnavailable) for other in others)
 
@@ -208,9 +217,7 @@ async def test_what_fails_by_a_defect_comes_again_and_nothing_waits_for_it(monke
 
         monkeypatch.setattr(gateway.ingress, "make_event", fail_once)
         session.send(message(1))
-        await gateway.link.wait_disconnected()
-        await gateway.connected()
-        second = broker.sessions[-1]
+        second = await back(broker, gateway)
         for n in (1, 2):
             second.send(message(n, dup=n == 1))
         assert [(await second.get(Puback)).packet_id for _ in range(2)] == [1, 2]
@@ -260,9 +267,7 @@ async def test_sent_again_before_it_was_acknowledged(qos: int) -> None:
         while not log.held:
             await asyncio.sleep(0)
         session.close()
-        await gateway.link.wait_disconnected()
-        await gateway.connected()
-        second = broker.sessions[-1]
+        second = await back(broker, gateway)
         second.send(message(1, qos=qos, dup=True))
         second.send(message(2, qos=0))
         while len(log.held) < 2:
@@ -331,9 +336,7 @@ class TestQos2ExactlyOnce:
             session.send(message(1, qos=2, packet_id=7))
             await session.get(Pubrec)
             session.close()
-            await gateway.link.wait_disconnected()
-            await gateway.connected()
-            second = broker.sessions[-1]
+            second = await back(broker, gateway)
             second.send(message(1, qos=2, packet_id=7, dup=True))
             await second.get(Pubrec)
             second.send(Pubrel(7))
@@ -400,9 +403,7 @@ class TestQos2ExactlyOnce:
             while not log.state_writes:
                 await asyncio.sleep(0)
             session.close()
-            await gateway.link.wait_disconnected()
-            await gateway.connected()
-            second = broker.sessions[-1]
+            second = await back(broker, gateway)
             second.send(Pubrel(7))
             second.send(message(2))
             await second.get(Puback)
@@ -412,9 +413,7 @@ class TestQos2ExactlyOnce:
                 release.set_result(None)
             else:
                 release.set_exception(LogUnavailable("the disk is full"))
-                await gateway.link.wait_disconnected()
-                await gateway.connected()
-                second = broker.sessions[-1]
+                second = await back(broker, gateway)
                 second.send(Pubrel(7))
             assert await second.get(Pubcomp) == Pubcomp(7)
             assert len(log.state_writes) == (1 if stored else 2)
@@ -435,6 +434,22 @@ class TestQos2ExactlyOnce:
             broker.sessions[-1].send(message(1, qos=2, packet_id=7))
             await broker.sessions[-1].get(Pubrec)
             assert gateway.heard.data == [{"n": 1}, {"n": 1}]
+
+    async def test_identifier_whose_release_failed_is_forgotten_with_its_session(self) -> None:
+        log = GatedLog()
+        async with pair(log) as (broker, gateway, session):
+            session.send(message(1, qos=2, packet_id=7))
+            await session.get(Pubrec)
+            disk = log.state_answer = asyncio.get_running_loop().create_future()
+            session.send(Pubrel(7))
+            session.close()
+            while len(log.state_writes) < 2:  # the release, and all of the session that the broker lost
+                await asyncio.sleep(0)
+            broker.session_present = True
+            log.state_answer = None
+            disk.set_exception(LogUnavailable("the disk is full"))
+            await gateway.connected()
+            assert await self.stored(log) == {}
 
     async def test_identifier_that_was_stored_stays_so_until_pubrel(self) -> None:
         """Also where a second message comes by it, which needs no state of its own."""

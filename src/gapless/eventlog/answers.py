@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from asyncio import Future
+from asyncio import CancelledError, Future
 from typing import Any
 
 from gapless.event import Record
@@ -16,6 +16,11 @@ def resolve(future: Future[Any], result: object) -> None:
     """Give the result, unless the future is done (cancelled) already."""
     if not future.done():
         future.set_result(result)
+
+
+def outcome(done: Future[Any]) -> BaseException | None:
+    """The error of a future that is done, cancelled ones included; None where all went well."""
+    return CancelledError() if done.cancelled() else done.exception()
 
 
 def tell(stored: list[tuple[Answer, Record, bool]]) -> None:

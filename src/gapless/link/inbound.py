@@ -26,6 +26,7 @@ import msgspec
 from gapless.errors import Forbidden, GaplessError, InvalidPayload, InvalidRequest, QuotaExceeded
 from gapless.event import Record
 from gapless.eventlog import EventLog, StateKind, StateWrite
+from gapless.eventlog.answers import outcome
 from gapless.ingress import Ingress, Publication, Reply
 from gapless.link.connection import Connection
 from gapless.link.errors import LinkError
@@ -154,11 +155,11 @@ class Inbound:
             self._unacknowledged.clear()
             stored = [packet_id for packet_id, known in self._unreleased.items() if known.stored]
             stored += self._releasing
-            self._releasing.clear()
             if stored:
                 writes = [StateWrite(StateKind.LINK_RECEIVED, self._key(packet_id), None) for packet_id in stored]
                 await self._log.write_state(writes, durable=True)
             self._unreleased.clear()
+            self._releasing.clear()
             self._must_forget = False
         self._acks = deque()
         self._paused = False
@@ -356,13 +357,13 @@ class Inbound:
         if self._releasing.get(packet_id) is not done:
             return  # the broker has forgotten it meanwhile
         del self._releasing[packet_id]
-        if done.cancelled() or done.exception() is not None:
+        if outcome(done) is not None:
             self._unreleased.setdefault(packet_id, known)  # PUBREL comes again, on the next connection
 
     def _complete(self, packet_id: int, connection: Connection, done: Future[None]) -> None:
         if connection is not self._connection:
             return
-        if not done.cancelled() and done.exception() is None:
+        if outcome(done) is None:
             connection.send(Pubcomp(packet_id))
             return
         self.detach()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time as _time
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gapless.errors import GaplessError, LogUnavailable, Overloaded
 from gapless.event import Event, Record
@@ -44,7 +43,7 @@ from gapless.eventlog.sqlite.jobs import (
 )
 from gapless.eventlog.sqlite.reader import Readers, find_event, read_page
 from gapless.eventlog.sqlite.trim import CHUNK
-from gapless.eventlog.sqlite.writer import Writer, fault_of, unavailable
+from gapless.eventlog.sqlite.writer import Writer, unavailable
 
 T = TypeVar("T")
 logger = logging.getLogger("gapless.eventlog")
@@ -348,20 +347,23 @@ class SqliteLog:
         self._handoff.begin(len(jobs))
         self._writer.put(jobs)
 
-    def _take_back(self, writer: Writer, failure: sqlite3.Error) -> list[tuple[Future[Any] | Answer, BaseException]]:
-        """A transaction failed: what was called until now is refused with it, in this step, and the writer goes on."""
+    def _take_back(self, writer: Writer) -> list[Job]:
+        """All that was called until now and waits, of a writer that stands still or is dead."""
+        assert self._handoff is not None
         self._hand_over()
         left = writer.drain()
-        stops = [job for job in left if isinstance(job, StopJob)]
-        others = [job for job in left if not isinstance(job, StopJob)]
-        if stops:
-            writer.put(stops)
+        self._handoff.end(len(left))
+        self._waiting_bytes -= sum(job.size for job in left)
+        return left
+
+    def _refuse_with(self, outcome: Outcome, writer: Writer) -> None:
+        """A transaction failed: what waits is refused with it, in this step of the loop, and the writer goes on."""
+        for job in self._take_back(writer):
+            if isinstance(job, StopJob):
+                self._put(job)
+            else:
+                outcome.refused.append((waiting_for(job), unavailable(outcome.failed, outcome.fault)))
         writer.go_on()
-        assert self._handoff is not None
-        self._handoff.end(len(others))
-        self._waiting_bytes -= sum(job.size for job in others)
-        fault = fault_of(failure)
-        return [(waiting_for(job), unavailable(failure, fault)) for job in others]
 
     def _finish(self, outcome: Outcome) -> None:
         """Hear of one transaction: the listener first, then the futures."""
@@ -369,7 +371,7 @@ class SqliteLog:
         self._handoff.end(outcome.answered)
         self._waiting_bytes -= outcome.size
         if outcome.failed is not None and self._writer is not None:
-            outcome.refused += self._take_back(self._writer, outcome.failed)
+            self._refuse_with(outcome, self._writer)
         if outcome.trimmed is not None:
             self._trimmed = outcome.trimmed
         if outcome.wrote or outcome.fault is not None:
@@ -389,12 +391,7 @@ class SqliteLog:
         """The writer is dead: refuse what it left, and whatever comes."""
         self._writer_is_dead = True
         self._refusing = self._fault
-        self._waiting_bytes = 0
-        self._hand_over()
-        left = writer.drain()
-        if self._handoff is not None:
-            self._handoff.end(len(left))
-        for job in left:
+        for job in self._take_back(writer):
             if isinstance(job, StopJob):
                 resolve(job.future, None)
             else:

@@ -126,7 +126,7 @@ class Writer:
             fault = error.message if isinstance(error, LogCorrupt) else f"the log's writer ended by a defect: {error!r}"
             logger.critical("%s; nothing more is written", fault, exc_info=True)
             self._abandon()
-            self._post(
+            self._answer(
                 Outcome(
                     refused=[(waiting_for(job), unavailable(error, fault)) for job in self._current],
                     size=sum(job.size for job in self._current),
@@ -147,13 +147,18 @@ class Writer:
             return True
         if isinstance(first, TrimJob):
             self._current = [first]
-            self._post(self._trim(first))
+            self._answer(self._trim(first))
         else:
             batch = self._batch(first)
             self._current = list(batch)
             self._commit(batch)
         self._current = []
         return False
+
+    def _answer(self, outcome: Outcome) -> None:
+        """Tell what became of the current jobs: once, whatever happens next."""
+        self._current = []
+        self._post(outcome)
 
     def _batch(self, first: WriteJob) -> list[WriteJob]:
         batch = [first]
@@ -197,21 +202,20 @@ class Writer:
             if len(batch) == 1:
                 logger.exception("a write to the log failed by a defect")
                 refused = error if isinstance(error, GaplessError) else unavailable(error)
-                self._post(Outcome(refused=[(waiting_for(batch[0]), refused)], size=batch[0].size))
+                self._answer(Outcome(refused=[(waiting_for(batch[0]), refused)], size=batch[0].size))
             else:
                 self._alone = len(batch)
                 self._jobs.extendleft(reversed(batch))
         except sqlite3.Error as error:
             self._roll_back(error)
             self._stop_if_damaged(error)
-            self._current = []
-            self._post(self._refusal(batch, error, failed=error))
+            self._answer(self._refusal(batch, error, failed=error))
             self._told.wait()
             self._told.clear()
         else:
             self._tip = transaction.tip
             transaction.outcome.wrote = transaction.writes
-            self._post(transaction.outcome)
+            self._answer(transaction.outcome)
             if transaction.writes:
                 self._copy(transaction.outcome.size)
 
@@ -284,7 +288,7 @@ class Writer:
     def _refusal(
         self, jobs: list[WriteJob] | list[TrimJob], error: sqlite3.Error, *, failed: sqlite3.Error | None = None
     ) -> Outcome:
-        fault = fault_of(error)
+        fault = _FULL if _code(error) == sqlite3.SQLITE_FULL else f"the log cannot be written: {error}"
         logger.error("%s; %d calls refused", fault, len(jobs))
         return Outcome(
             refused=[(waiting_for(job), unavailable(error, fault)) for job in jobs],
@@ -297,7 +301,7 @@ class Writer:
         self._checkpoints.close()
         self._before_close()
         self._connection.close()
-        self._post(Outcome(answers=[(job.future, None)], fault="the log is closed"))
+        self._answer(Outcome(answers=[(job.future, None)], fault="the log is closed"))
 
     def _abandon(self) -> None:
         try:
@@ -313,13 +317,9 @@ def _code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def fault_of(error: sqlite3.Error) -> str:
-    """Why writing fails, for people."""
-    return _FULL if _code(error) == sqlite3.SQLITE_FULL else f"the log cannot be written: {error}"
-
-
-def unavailable(error: BaseException, fault: str = "the log cannot take writes") -> LogUnavailable:
+def unavailable(error: BaseException | None, fault: str | None = None) -> LogUnavailable:
     """What a caller is told whose job was not stored."""
+    fault = fault or "the log cannot take writes"
     refusal = LogUnavailable(
         f"{fault}; nothing of this call was stored",
         hint="free some space, then try again" if fault == _FULL else "see the server's log for the cause",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import Future
 from collections import deque
 
 from gapless.delivery import Cursor
@@ -230,11 +229,6 @@ class Feed(Cursor):
         self._reading = False
         if not self.closed:
             self.feeder.schedule(self)
-
-
-def outcome(done: Future[None]) -> BaseException | None:
-    """The error of a future that is done, cancelled ones included; None where all went well."""
-    return asyncio.CancelledError() if done.cancelled() else done.exception()
 
 
 def _exactly(page: Page, offset: int) -> Record | None:

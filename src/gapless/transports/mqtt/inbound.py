@@ -31,6 +31,7 @@ from gapless.errors import (
 )
 from gapless.event import MqttMessage, Origin
 from gapless.eventlog import StateKind, StateWrite
+from gapless.eventlog.answers import outcome
 from gapless.ingress import Ingress, Publication
 from gapless.mqtt import (
     MqttProtocolError,
@@ -369,7 +370,7 @@ class Inbound:
             return known
 
         def removed(done: Future[None]) -> None:
-            if not done.cancelled() and done.exception() is None:
+            if outcome(done) is None:
                 self._complete(packet_id, known=True)
                 return
             received.add(packet_id)

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gapless.event import MAX_OFFSET, Event, Record
 from gapless.eventlog import Selector
+from gapless.eventlog.answers import outcome
 from gapless.mqtt import ProtocolVersion, Pubcomp, PublishTemplate, Pubrel, ReasonCode, encode
 from gapless.mqtt.session import Grant, Sent, Session, Subscription
-from gapless.transports.mqtt.feed import PAGE, Feed, Feeder, outcome
+from gapless.transports.mqtt.feed import PAGE, Feed, Feeder
 from gapless.transports.mqtt.forms import Plain, build_v5, plain_key, plain_of, template_of
 from gapless.transports.mqtt.options import EdgeStats
 from gapless.transports.mqtt.output import Output

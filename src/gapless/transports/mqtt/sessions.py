@@ -20,11 +20,11 @@ import msgspec
 
 from gapless.errors import GaplessError
 from gapless.eventlog import EventLog, StateCache, StateKind, StateWrite
+from gapless.eventlog.answers import outcome
 from gapless.hub import Hub
 from gapless.limits import Limiter, StoredSessions
 from gapless.mqtt.session import Session, WillMessage
 from gapless.mqtt.session_state import decode_session, encode_session, received_key, session_key, split_key
-from gapless.transports.mqtt.feed import outcome
 from gapless.transports.mqtt.groups import ShareGroups, decode_group, share_key
 from gapless.transports.mqtt.options import EdgeOptions, EdgeStats
 from gapless.transports.mqtt.reader import Reader
