@@ -22,6 +22,7 @@ from gapless.eventlog.sqlite.jobs import Outcome
 from gapless.ingress import Publication
 from gapless.limits import Limits
 from gapless.link import inbound as inbound_module
+from gapless.link import link as link_module
 from gapless.mqtt import (
     Connect,
     Properties,
@@ -76,6 +77,12 @@ class GatedLog(MemoryLog):
             failed.set_exception(self.state_error)
             return failed
         return super().write_state(writes, durable=durable)
+
+    def refuse(self, error: Exception) -> None:
+        """Refuse the appends that wait."""
+        waiting, self._later = self._later, []
+        for _, answer, _ in waiting:
+            answer.refused(error)
 
     def open_gate(self, index: int = 0) -> None:
         """Let the append with this number through, of those that wait."""
@@ -201,6 +208,55 @@ async def test_nothing_comes_before_what_there_was_no_room_for(qos: int) -> None
             second.send(message(n, qos=qos, dup=True))
             await second.get(Puback if qos == 1 else Pubrec)
         assert gateway.heard.data == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_broker_is_heard_out_before_the_connection_ends(busy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk: what it has got of us, and not acknowledged yet, would be heard twice there.
+
+    Args:
+        busy: whether so much of the broker waits for the log that nothing is read.
+    """
+    monkeypatch.setattr(inbound_module, "_MOST_WAITING", 2 if busy else 1000)
+    log = GatedLog()
+    async with pair(log) as (broker, gateway, session):
+        broker.session_present = True
+        broker.acknowledges = False
+        await gateway.publish(2)
+        packet_ids = [(await session.get(Publish)).packet_id for _ in range(2)]
+        log.closed_gate = True
+        session.send_bytes(b"".join(encode(message(n), session.version) for n in (1, 2)))
+        while len(log.held) < 2:
+            await asyncio.sleep(0)
+        log.closed_gate = False
+        log.refuse(LogUnavailable("the disk is full"))
+        session.send(message(3))  # not taken: it comes after what was refused
+        for packet_id in packet_ids:
+            session.send(Puback(packet_id))
+        broker.acknowledges = True
+        second = await back(broker, gateway)
+        await gateway.settled()
+        assert not [p for p in second.packets if isinstance(p, Publish)]
+        await send_again(second, (1, 2, 3), 1)
+        assert [data["n"] for data in gateway.heard.data[2:]] == [1, 2, 3]
+
+
+async def test_broker_that_never_answers_is_left_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(link_module, "_LAST_ANSWERS", 0.01)
+    log = GatedLog()
+    async with pair(log) as (broker, gateway, session):
+        broker.session_present = True
+        broker.acknowledges = False
+        await gateway.publish(1)
+        await session.get(Publish)
+        log.error = LogUnavailable("the disk is full")
+        session.send(message(1))
+        broker.acknowledges = True
+        second = await back(broker, gateway)
+        assert (await second.get(Publish)).dup
+    assert "did not acknowledge in time" in caplog.text
 
 
 async def test_what_fails_by_a_defect_comes_again_and_nothing_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,11 @@ class Flight:
         """Publications that this connection owes an answer for (MQTT 5 §4.9)."""
         return len(self._open)
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether publications at QoS 1 wait for PUBACK on this connection: on the next they would be heard again."""
+        return any(sent.qos == 1 and sent.packet_id in self._open for sent in self._entries)
+
     def state(self, epoch: str, *, connecting: bool = False) -> PumpState:
         """What to store now."""
         received = [s.offset for s in self._entries if s.qos == 2 and s.phase is not Phase.PUBLISHED]

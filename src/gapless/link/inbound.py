@@ -9,8 +9,8 @@ Killed at any point:
 * QoS 2, between PUBREC and PUBCOMP: the packet identifier stays stored until PUBREL came, and
   is removed, durably, before PUBCOMP.
 
-What the log cannot take ends the connection at once, but at QoS 0, and nothing that came after it
-is stored either (see the log's contract): the broker sends all of it again, in its order.
+What the log cannot take ends the connection, but at QoS 0. Nothing that comes after it is stored or
+acknowledged either (see the log's contract): the broker sends all of it again, in its order.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ class Inbound:
     Args:
         name: the link's.
         intercept: takes a message that is no event; whether it did. It is acknowledged all the same.
+        end: told, once for a connection, why the broker has to send again what it sent: only a new
+            connection makes it. Nothing is taken from the present one any more.
     """
 
     def __init__(
@@ -115,9 +117,11 @@ class Inbound:
         replays: Replays,
         stats: LinkStats,
         intercept: Callable[[Publish], bool],
+        end: Callable[[LinkError], None],
     ) -> None:
         self._name = name
         self._intercept = intercept
+        self._end = end
         self._ingress = ingress
         self._log = log
         self._reader = reader
@@ -166,7 +170,7 @@ class Inbound:
         self._connection = connection
 
     def detach(self) -> None:
-        """The connection has ended; what the log answers from now on is remembered, not sent."""
+        """Nothing is taken from the connection any more; what the log answers is remembered, not sent."""
         self._connection = None
         self._acks = deque()
 
@@ -174,10 +178,11 @@ class Inbound:
 
     def publish(self, packet: Publish) -> None:
         """A PUBLISH has come."""
+        self._stats.received += 1
         connection = self._connection
         if connection is None:
+            self._stats.dropped_qos0 += not packet.qos
             return
-        self._stats.received += 1
         ack = None
         if packet.qos:
             ack = _Ack(packet.packet_id, packet.qos)
@@ -317,17 +322,21 @@ class Inbound:
                 connection.send(Pubrec(first.packet_id))
 
     def _fail(self, cause: BaseException) -> None:
-        """The log takes nothing now: end the connection, so that the broker sends it again later."""
-        connection = self._connection
-        if connection is None:
-            return
+        """The log takes nothing now: the broker is to send it again later."""
         if not isinstance(cause, GaplessError):
             logger.error("link %s: a message could not be stored", self._name, exc_info=cause)
         reason = cause.message if isinstance(cause, GaplessError) else type(cause).__name__
+        hint = "look at the gateway's log and disk"
+        self._give_up(LinkError("session", f"the log cannot take messages: {reason}", hint=hint))
+
+    def _give_up(self, error: LinkError) -> None:
+        connection = self._connection
+        if connection is None:
+            return
         self.detach()
-        connection.abort(
-            LinkError("session", f"the log cannot take messages: {reason}", hint="look at the gateway's log and disk")
-        )
+        if self._paused:  # what answers our own publications is still welcome
+            connection.resume()
+        self._end(error)
 
     # QoS 2, second half
 
@@ -366,8 +375,7 @@ class Inbound:
         if outcome(done) is None:
             connection.send(Pubcomp(packet_id))
             return
-        self.detach()
-        connection.abort(LinkError("session", "the log cannot take writes", hint="look at the gateway's disk"))
+        self._give_up(LinkError("session", "the log cannot take writes", hint="look at the gateway's disk"))
 
     def _key(self, packet_id: int | str) -> str:
         return f"{self._name}/{packet_id}"

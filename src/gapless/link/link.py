@@ -49,6 +49,7 @@ logger = logging.getLogger("gapless.link")
 
 _ONLINE_ID = PUBLISH_IDS + 3
 _OFFLINE_ID = PUBLISH_IDS + 4
+_LAST_ANSWERS = 10.0  # seconds for PUBACKs to come, where we end a connection and would publish again on the next
 _GOODBYE = 2.0  # seconds for the broker to acknowledge the last events, and then `offline`, at the stop
 _OVERHEAD = 64 * 1024  # bytes that topic, properties and envelope may add to a payload
 
@@ -139,6 +140,7 @@ class BrokerLink:
             replays=self._replays,
             stats=self.stats,
             intercept=self._take_own,
+            end=self._give_up,
         )
         self._heartbeats = Heartbeats(options=options, pump=self.pump, epoch=lambda: log.epoch, sleep=sleep)
         self._history = History(
@@ -251,10 +253,13 @@ class BrokerLink:
         """Connect, serve until the end, and say how it ended."""
         self._lost = asyncio.get_running_loop().create_future()
         try:
-            await self.pump.before_connect()
-            self._connection = await dialer.connect(self)
-            return await self._serve(self._connection, self._lost)
-        except GaplessError as error:
+            try:
+                await self.pump.before_connect()
+                self._connection = await dialer.connect(self)
+                error = await self._serve(self._connection, self._lost)
+            except GaplessError as failure:
+                error = failure
+            await self._take_last_answers()
             return error
         finally:
             self.pump.detach()
@@ -288,6 +293,17 @@ class BrokerLink:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)  # a failure was raised above
+
+    async def _take_last_answers(self) -> None:
+        """Where it is we who end a connection: let the broker say what it has got, so that it is not sent twice."""
+        self._lost = lost = asyncio.get_running_loop().create_future()
+        certain = asyncio.create_task(self.pump.wait_certain(), name=f"link {self.options.name} last answers")
+        try:
+            done, _ = await asyncio.wait([certain, lost], timeout=_LAST_ANSWERS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            certain.cancel()
+        if not done:
+            logger.warning("link %s: the broker did not acknowledge in time: events go out again", self.options.name)
 
     async def _work(self, connection: Connection) -> None:
         """Subscribe, then publish for as long as the connection lasts."""
@@ -374,5 +390,8 @@ class BrokerLink:
 
     def on_closed(self, error: LinkError) -> None:
         """The connection has ended."""
+        self._give_up(error)
+
+    def _give_up(self, error: LinkError) -> None:
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(error)
