@@ -27,7 +27,7 @@ BUDGETS: dict[type[Scenario], tuple[Budget, Budget]] = {
     scenarios.SocketIoReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=168, blocks=16)),
     scenarios.SocketIoByRing: (Budget(calls=2.1, blocks=0.1), Budget(calls=186, blocks=16)),
     scenarios.SocketIoBurst: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=750, blocks=140)),
-    scenarios.MqttReaders: (Budget(calls=2, writes=1, blocks=0.1), Budget(calls=178, blocks=21)),
+    scenarios.MqttReaders: (Budget(calls=1, writes=1, blocks=0.1), Budget(calls=180, blocks=21)),
     scenarios.MqttQos1Readers: (Budget(calls=2, writes=1, blocks=0.1), Budget(calls=182, blocks=24)),
     scenarios.MqttRoomReaders: (Budget(calls=2, writes=1, blocks=0.1), Budget(calls=184, blocks=24)),
     scenarios.SocketIoReturners: (Budget(calls=824, writes=4, blocks=6), Budget(calls=240, blocks=130)),

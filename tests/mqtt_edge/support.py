@@ -42,6 +42,7 @@ from gapless.mqtt import (
     encode,
 )
 from gapless.topicmap import TopicMap, crm_map
+from gapless.transports.broadcast import Broadcast
 from gapless.transports.mqtt import EdgeOptions, MqttEdge, Server
 
 V311, V5 = ProtocolVersion.V311, ProtocolVersion.V5
@@ -107,6 +108,7 @@ async def running_edge(
     topic_map: TopicMap | None = None,
     clock: Clock | None = None,
     recent_events: int = 100_000,
+    broadcast: Broadcast | None = None,
 ) -> AsyncIterator[Node]:
     """A node on a port of its own; the log is closed at the end, and can be given again."""
     log = log or MemoryLog()
@@ -123,6 +125,7 @@ async def running_edge(
         options=options,
         clock=clock,
         steady=clock.steady,
+        broadcast=broadcast,
     )
     await edge.start()
     try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from operator import attrgetter
 from typing import NamedTuple
 
 from gapless.event import Record
 from gapless.hub import Hub
 from gapless.mqtt import FilterTree, ProtocolVersion, PublishTemplate, room_of
 from gapless.mqtt.session import Grant, Sent, Subscription, combine
-from gapless.transports.broadcast import Broadcast, Lane
+from gapless.transports.broadcast import FEW, Broadcast, Group, Lane
 from gapless.transports.mqtt.forms import template_of
 from gapless.transports.mqtt.groups import ShareGroup
 from gapless.transports.mqtt.options import EdgeStats
@@ -23,6 +24,36 @@ _PLAN_ENTRIES = 200_000
 """Readers in all cached plans together; past it the cache is emptied."""
 
 
+_is_live = attrgetter("live")
+_is_waiting = attrgetter("waiting")
+
+
+class _Alike:
+    """Readers that get the events of a plan in the same way.
+
+    Attributes:
+        group: the ways to all of them, where they are more than a few.
+        takes: bytes of a packet that all of them take.
+        persistent: whether the session of any is kept.
+    """
+
+    __slots__ = ("_outputs", "grant", "group", "persistent", "readers", "takes", "version")
+
+    def __init__(self, grant: Grant, version: ProtocolVersion, readers: list[Reader]) -> None:
+        self.grant = grant
+        self.version = version
+        self.readers = readers
+        self.takes = min(reader.max_packet for reader in readers)
+        self.persistent = any(reader.persistent for reader in readers)
+        self._outputs = [reader.output for reader in readers]
+        self.group = Group([output.lane for output in self._outputs]) if len(readers) > FEW else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether all are live, and nothing waits for the end of the step before any of them."""
+        return all(map(_is_live, self.readers)) and not any(map(_is_waiting, self._outputs))
+
+
 class _Plan(NamedTuple):
     """Who gets the events of one topic, in the rooms that somebody subscribes to.
 
@@ -32,7 +63,7 @@ class _Plan(NamedTuple):
         groups: shared subscriptions.
     """
 
-    alike: list[tuple[Grant, ProtocolVersion, list[Reader]]]
+    alike: list[_Alike]
     special: list[Reader]
     groups: list[ShareGroup]
 
@@ -111,14 +142,15 @@ class MqttFanout:
             return
         offset = record.offset
         self._packet_id = self._packet_id % 65535 + 1
-        for grant, version, readers in plan.alike:
+        for alike in plan.alike:
+            grant = alike.grant
             retain = grant.retain_as_published and event.retain
             qos = min(event.qos, grant.qos) if offset else 0
-            template = template_of(record, grant, version, retain=retain, now=now)
+            template = template_of(record, grant, alike.version, retain=retain, now=now)
             if qos:
-                self._write(readers, template, Sent(offset, qos, retain, grant.identifiers, grant.bare))
+                self._write(alike, template, Sent(offset, qos, retain, grant.identifiers, grant.bare))
             else:
-                self._write_qos0(readers, template, offset, keep_place=offset > 0 and grant.qos > 0)
+                self._write_qos0(alike, template, offset, keep_place=offset > 0 and grant.qos > 0)
         if plan.special:
             sender = event.origin.client if event.origin.door == "mqtt" else None
             for reader in plan.special:
@@ -130,7 +162,7 @@ class MqttFanout:
             # Last: a group may make a reader fall behind, which must have had its own by then.
             group.live_record(record)
 
-    def _write(self, readers: list[Reader], template: PublishTemplate, sent: Sent) -> None:
+    def _write(self, alike: _Alike, template: PublishTemplate, sent: Sent) -> None:
         """To all at QoS 1 or 2, the same bytes: any packet identifier will do that is free in a session
         [MQTT-2.2.1-3]. Hot: what a client needs that most do not need is `Reader.live_qos`.
         """
@@ -141,7 +173,7 @@ class MqttFanout:
         alone = self._hub.alone
         lanes: list[Lane] = []
         written = 0
-        for reader in readers:
+        for reader in alike.readers:
             if not reader.live:
                 continue
             try:
@@ -163,17 +195,26 @@ class MqttFanout:
                     output.send(data)
             except Exception as error:  # a defect with one client must not cost the others the event
                 self._broken(reader, error)
-        self._broadcast.write(data, lanes)
+        if alike.group is not None and len(lanes) == len(alike.readers):
+            self._broadcast.write_to_group(data, alike.group)
+        else:
+            self._broadcast.write(data, lanes)
         self._stats.sent[qos] += written
 
-    def _write_qos0(self, readers: list[Reader], template: PublishTemplate, offset: int, *, keep_place: bool) -> None:
+    def _write_qos0(self, alike: _Alike, template: PublishTemplate, offset: int, *, keep_place: bool) -> None:
         """To all at QoS 0; `keep_place`: through subscriptions that are kept for the absent. Hot, too."""
         data = template.qos0()
         size = len(data)
         alone = self._hub.alone
+        group = alike.group
+        keep_place = keep_place and alike.persistent
+        if group is not None and alone and not keep_place and size <= alike.takes and alike.ready:
+            self._broadcast.write_to_group(data, group)
+            self._stats.sent[0] += len(alike.readers)
+            return
         lanes: list[Lane] = []
         written = 0
-        for reader in readers:
+        for reader in alike.readers:
             if not reader.live:
                 self._stats.dropped_ephemeral += not offset
                 continue
@@ -217,7 +258,7 @@ class MqttFanout:
             assert grant is not None
             alike.setdefault((grant, reader.version), []).append(reader)
         plan = _Plan(
-            [(grant, version, readers) for (grant, version), readers in alike.items()],
+            [_Alike(grant, version, readers) for (grant, version), readers in alike.items()],
             special,
             [group for _, group in self._groups.match(topic)],
         )
