@@ -25,6 +25,7 @@ from gapless.link import inbound as inbound_module
 from gapless.link import link as link_module
 from gapless.mqtt import (
     Connect,
+    Disconnect,
     Properties,
     Puback,
     Pubcomp,
@@ -241,22 +242,104 @@ async def test_broker_is_heard_out_before_the_connection_ends(busy: bool, monkey
         assert [data["n"] for data in gateway.heard.data[2:]] == [1, 2, 3]
 
 
+async def owing(broker: ScriptedBroker, gateway: Side, session: Session, log: GatedLog, *, qos: int = 1) -> int:
+    """The disk is full for a message of the broker, which has not acknowledged one of ours: that one's identifier.
+
+    At QoS 2 it is PUBCOMP that it owes, and it forgets us.
+    """
+    broker.session_present = qos == 1
+    broker.acknowledges = False
+    await gateway.publish(1, qos=qos)
+    packet_id = (await session.get(Publish, lambda packet: packet.topic.startswith("crm"))).packet_id
+    if qos == 2:
+        session.send(Pubrec(packet_id))
+        await session.get(Pubrel)
+    log.error = LogUnavailable("the disk is full")
+    session.send(message(1))
+    await gateway.link.wait_disconnected()
+    log.error = None
+    for _ in range(20):  # time enough to end the connection
+        await asyncio.sleep(0)
+    return packet_id
+
+
 async def test_broker_that_never_answers_is_left_all_the_same(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(link_module, "_LAST_ANSWERS", 0.01)
     log = GatedLog()
+    async with pair(log, stable_after=0.01) as (broker, gateway, session):
+        await asyncio.sleep(0)
+        await owing(broker, gateway, session, log)
+        broker.acknowledges = True
+        await gateway.connected()
+        assert (await broker.sessions[-1].get(Publish)).dup
+    assert "did not acknowledge in time" in caplog.text
+
+
+async def test_broker_that_forgets_us_is_heard_out_at_qos_2_too() -> None:
+    log = GatedLog()
+    async with pair(log, session_expiry=0) as (broker, gateway, session):
+        packet_id = await owing(broker, gateway, session, log, qos=2)
+        broker.acknowledges = True
+        session.send(Pubcomp(packet_id))
+        await gateway.connected()
+        await gateway.settled()
+        assert not [p for p in broker.sessions[-1].packets if isinstance(p, Publish)]
+
+
+async def test_goodbye_is_said_while_the_broker_is_heard_out() -> None:
+    log = GatedLog()
+    async with pair(log, status_topic="status") as (broker, gateway, session):
+        packet_id = await owing(broker, gateway, session, log)
+        stopping = asyncio.create_task(gateway.link.stop())
+        await asyncio.sleep(0)
+        broker.acknowledges = True
+        session.send(Puback(packet_id))
+        await stopping
+        assert b"offline" in (await session.get(Publish)).payload
+        await session.get(Disconnect)
+        assert len(broker.sessions) == 1
+
+
+async def test_stop_while_the_broker_that_is_heard_out_goes_away() -> None:
+    log = GatedLog()
+    async with pair(log, status_topic="status") as (broker, gateway, session):
+        await owing(broker, gateway, session, log)
+        stopping = asyncio.create_task(gateway.link.stop())
+        await asyncio.sleep(0)
+        session.close()
+        await stopping
+        assert len(broker.sessions) == 1
+
+
+async def test_broker_is_heard_out_whatever_else_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log cannot be read, and then takes nothing either."""
+    log = GatedLog()
     async with pair(log) as (broker, gateway, session):
         broker.session_present = True
         broker.acknowledges = False
         await gateway.publish(1)
-        await session.get(Publish)
+        packet_id = (await session.get(Publish)).packet_id
+
+        async def unreadable() -> None:
+            raise LogUnavailable("the log cannot be read")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(gateway.link.pump, "_load_page", unreadable)
+            await gateway.publish(1, start=1)
+            await gateway.link.wait_disconnected()
         log.error = LogUnavailable("the disk is full")
         session.send(message(1))
+        while gateway.link.stats.received < 1:
+            await asyncio.sleep(0)
+        log.error = None
         broker.acknowledges = True
-        second = await back(broker, gateway)
-        assert (await second.get(Publish)).dup
-    assert "did not acknowledge in time" in caplog.text
+        session.send(Puback(packet_id))
+        await gateway.connected()
+        await gateway.settled()
+        published = [p for p in broker.sessions[-1].packets if isinstance(p, Publish)]
+        assert [(json.loads(p.payload)["data"], p.dup) for p in published] == [({"n": 1}, False)]
 
 
 async def test_what_fails_by_a_defect_comes_again_and_nothing_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

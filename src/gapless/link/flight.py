@@ -109,8 +109,12 @@ class Flight:
 
     @property
     def doubtful(self) -> bool:
-        """Whether publications at QoS 1 wait for PUBACK on this connection: on the next they would be heard again."""
-        return any(sent.qos == 1 and sent.packet_id in self._open for sent in self._entries)
+        """Whether the broker has not said what became of something that it may have handed on.
+
+        That is PUBACK of QoS 1, and PUBCOMP of QoS 2: on the next connection it would be published again,
+        the latter where the broker has lost our session.
+        """
+        return any(not sent.is_held and sent.packet_id in self._open for sent in self._entries)
 
     def state(self, epoch: str, *, connecting: bool = False) -> PumpState:
         """What to store now."""

@@ -169,8 +169,15 @@ class Inbound:
         self._paused = False
         self._connection = connection
 
+    def cease(self) -> None:
+        """Take nothing more from a connection that may still say something to others."""
+        connection = self._connection
+        self.detach()
+        if self._paused and connection is not None:
+            connection.resume()
+
     def detach(self) -> None:
-        """Nothing is taken from the connection any more; what the log answers is remembered, not sent."""
+        """The connection has ended; what the log answers from now on is remembered, not sent."""
         self._connection = None
         self._acks = deque()
 
@@ -330,13 +337,9 @@ class Inbound:
         self._give_up(LinkError("session", f"the log cannot take messages: {reason}", hint=hint))
 
     def _give_up(self, error: LinkError) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        self.detach()
-        if self._paused:  # what answers our own publications is still welcome
-            connection.resume()
-        self._end(error)
+        if self._connection is not None:
+            self.cease()
+            self._end(error)
 
     # QoS 2, second half
 

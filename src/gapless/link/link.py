@@ -140,7 +140,7 @@ class BrokerLink:
             replays=self._replays,
             stats=self.stats,
             intercept=self._take_own,
-            end=self._give_up,
+            end=self.on_closed,
         )
         self._heartbeats = Heartbeats(options=options, pump=self.pump, epoch=lambda: log.epoch, sleep=sleep)
         self._history = History(
@@ -149,6 +149,7 @@ class BrokerLink:
         self._dialer: Dialer | None = None
         self._connection: Connection | None = None
         self._lost: asyncio.Future[LinkError] | None = None
+        self._leaving = False
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
@@ -191,12 +192,14 @@ class BrokerLink:
         does not answer. The broker keeps our session."""
         if self._task is None:
             return
+        self._leaving = True
         self._hub.remove(self.pump)
         if self._connection is not None and not self._connection.closed:
             await self._say_goodbye(self._connection)
         task, self._task = self._task, None
         task.cancel()
         await asyncio.wait([task])
+        self._let_go()
         try:
             await self.pump.close()
         except GaplessError as error:
@@ -232,42 +235,52 @@ class BrokerLink:
     # The connection, again and again
 
     async def _run(self, dialer: Dialer) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            began = loop.time()
-            try:
-                error: GaplessError = await self._one_connection(dialer)
-            except Exception as failure:  # a defect must not end the link for ever
-                logger.exception("link %s: the connection failed", self.options.name)
-                error = LinkError("session", f"{type(failure).__name__} in the gateway", hint="see the gateway's log")
-            if self.state.status == "connected" and loop.time() - began >= self.options.stable_after:
-                self._backoff.reset()
-            wait = self._backoff.next()
-            self.stats.failures += 1
-            self._complain(error, wait)
-            attempts = self._backoff.attempts
-            self._set(LinkState(status="connecting", error=error.message, hint=error.hint, attempts=attempts))
+            wait = await self._one_connection(dialer)
+            if self._leaving:
+                if self._connection is None or self._connection.closed:
+                    self._let_go()  # else `stop` says goodbye over it
+                return
+            self._let_go()
             await asyncio.sleep(wait)
 
-    async def _one_connection(self, dialer: Dialer) -> GaplessError:
-        """Connect, serve until the end, and say how it ended."""
-        self._lost = asyncio.get_running_loop().create_future()
+    def _let_go(self) -> None:
+        """Forget the connection; end it where it has not ended."""
+        self.pump.detach()
+        self._inbound.detach()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.detach()
+            connection.abort()
+
+    async def _one_connection(self, dialer: Dialer) -> float:
+        """Connect, serve until the end, and say how long to wait before the next. `_let_go` is due after it."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._lost = loop.create_future()
         try:
-            try:
-                await self.pump.before_connect()
-                self._connection = await dialer.connect(self)
-                error = await self._serve(self._connection, self._lost)
-            except GaplessError as failure:
-                error = failure
-            await self._take_last_answers()
-            return error
-        finally:
-            self.pump.detach()
-            self._inbound.detach()
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.detach()
-                connection.abort()
+            await self.pump.before_connect()
+            self._connection = await dialer.connect(self)
+            error: GaplessError = await self._serve(self._connection, self._lost)
+        except GaplessError as failure:
+            error = failure
+        except Exception as failure:  # a defect must not end the link for ever
+            logger.exception("link %s: the connection failed", self.options.name)
+            error = LinkError("session", f"{type(failure).__name__} in the gateway", hint="see the gateway's log")
+        wait = self._note_failed(error, lasted=loop.time() - began)
+        await self._take_last_answers()
+        return wait
+
+    def _note_failed(self, error: GaplessError, *, lasted: float) -> float:
+        """Say so, and how long to wait before the next attempt."""
+        if self.state.status == "connected" and lasted >= self.options.stable_after:
+            self._backoff.reset()
+        wait = self._backoff.next()
+        self.stats.failures += 1
+        self._complain(error, wait)
+        attempts = self._backoff.attempts
+        self._set(LinkState(status="connecting", error=error.message, hint=error.hint, attempts=attempts))
+        return wait
 
     async def _serve(self, connection: Connection, lost: asyncio.Future[LinkError]) -> GaplessError:
         """Everything between CONNACK and the end; how the connection ended."""
@@ -296,6 +309,7 @@ class BrokerLink:
 
     async def _take_last_answers(self) -> None:
         """Where it is we who end a connection: let the broker say what it has got, so that it is not sent twice."""
+        self._inbound.cease()
         self._lost = lost = asyncio.get_running_loop().create_future()
         certain = asyncio.create_task(self.pump.wait_certain(), name=f"link {self.options.name} last answers")
         try:
@@ -359,7 +373,7 @@ class BrokerLink:
         except TimeoutError:
             logger.warning("link %s: the broker did not acknowledge the last events in time", self.options.name)
         offline = self._status.publish("offline", packet_id=_OFFLINE_ID, version=connection.version)
-        if offline is not None:
+        if offline is not None and not connection.closed:
             connection.send(offline)
             try:
                 await self._answers.wait(_OFFLINE_ID, seconds=_GOODBYE)
@@ -389,9 +403,6 @@ class BrokerLink:
         self._history.wake()
 
     def on_closed(self, error: LinkError) -> None:
-        """The connection has ended."""
-        self._give_up(error)
-
-    def _give_up(self, error: LinkError) -> None:
+        """The connection has ended, or has to."""
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(error)

@@ -195,7 +195,7 @@ class Pump:
             await self._answered.wait()
 
     async def wait_certain(self) -> None:
-        """Wait until nothing that was published would be heard a second time if it were published again."""
+        """Wait until nothing that was published could be heard a second time if it were published again."""
         while self._connection is not None and not self._connection.closed and self._flight.doubtful:
             self._answered.clear()
             await self._answered.wait()
