@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 
 import pytest
 
 from gapless.event import Record
-from gapless.mqtt import Pingreq, Pingresp, ProtocolVersion, Puback, Pubcomp, Pubrec, Pubrel, encode
+from gapless.mqtt import Pingreq, Pingresp, ProtocolVersion, Puback, Pubcomp, Pubrec, Pubrel, encode, matches
 from gapless.transports.broadcast import FEW, Broadcast, Group
 from tests.mqtt_edge.support import V5, V311, Client, Node, running_edge
 
@@ -226,3 +227,38 @@ async def test_place_of_one_of_many_is_kept_where_its_session_is(broadcast: Coun
         await node.publish(topic, 2)
         assert await heard(back, 1) == [2]
         assert broadcast.to_groups == 1  # the last
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_who_hears_a_topic_while_subscriptions_come_and_go(seed: int) -> None:
+    """Topics that match the same filters share a plan, and no longer than they do."""
+    draw = random.Random(seed)
+    topics = ["a/1", "a/2", "b/1", "b/2", "a", "$a/1"]
+    filters = ["a/+", "a/1", "a/#", "+/1", "#", "b/2"]
+    async with running_edge() as node:
+        clients = [(await Client.connect(node.port, f"c{n}"))[0] for n in range(3)]
+        subscribed: list[set[str]] = [set() for _ in clients]
+        expected: list[list[object]] = [[] for _ in clients]
+        got: list[list[object]] = [[] for _ in clients]
+        for n in range(60):
+            who = draw.randrange(len(clients))
+            mine, filter_ = subscribed[who], draw.choice(filters)
+            if draw.random() < 0.4:
+                if filter_ in mine:
+                    mine.remove(filter_)
+                    await clients[who].unsubscribe(filter_)
+                else:
+                    mine.add(filter_)
+                    await clients[who].subscribe(filter_, qos=0)
+                continue
+            topic = draw.choice(topics)
+            await node.publish(topic, n)
+            for wanted, heard_by, client, filters_of in zip(expected, got, clients, subscribed, strict=True):
+                if any(matches(each, topic) for each in filters_of):
+                    wanted.append([topic, n])
+                    packet = await client.receive()
+                    heard_by.append([packet.topic, json.loads(packet.payload)["data"]])
+        assert got == expected
+        assert sum(map(len, got)) > 20
+        for client in clients:
+            await client.nothing_more()

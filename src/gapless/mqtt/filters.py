@@ -238,7 +238,15 @@ class FilterTree(Generic[K, V]):
 
     def match(self, topic: str) -> list[tuple[K, V]]:
         """All entries whose filter matches the topic name (MQTT 5 §4.7), in no stated order."""
-        found: list[tuple[K, V]] = []
+        return [entry for entries in self.match_filters(topic) for entry in entries.items()]
+
+    def match_filters(self, topic: str) -> list[dict[K, V]]:
+        """The entries of each filter that matches the topic name, in an order that depends on the filters alone.
+
+        The dictionaries are the tree's own, to be read only. As long as nothing is added and removed, two topics that
+        match the same filters have the same ones.
+        """
+        found: list[dict[K, V]] = []
         levels = topic.split("/")
         if topic[:1] == "$":  # a leading wildcard matches no topic that begins with '$'
             child = self._root.children.get(levels[0]) if self._root.children else None
@@ -252,7 +260,7 @@ class FilterTree(Generic[K, V]):
             following: list[_Node[K, V]] = []
             for node in nodes:
                 if node.many is not None:
-                    found.extend(node.many.items())
+                    found.append(node.many)
                 if node.one is not None:
                     following.append(node.one)
                 if node.children is not None:
@@ -264,9 +272,9 @@ class FilterTree(Generic[K, V]):
             nodes = following
         for node in nodes:
             if node.values is not None:
-                found.extend(node.values.items())
+                found.append(node.values)
             if node.many is not None:  # 'a/#' matches its parent 'a' too
-                found.extend(node.many.items())
+                found.append(node.many)
         return found
 
 

@@ -21,8 +21,11 @@ from gapless.transports.mqtt.reader import Reader
 logger = logging.getLogger("gapless.mqtt")
 
 _PLAN_ENTRIES = 200_000
-"""Readers in all cached plans together; past it the cache is emptied."""
+"""Topics with a plan, and readers in all plans, together; past it the cache is emptied."""
 
+
+_Signature = tuple[tuple[int, ...], tuple[int, ...]]
+"""The identities of the dictionaries that match a topic and rooms: of clients, and of shared subscriptions."""
 
 _is_live = attrgetter("live")
 _is_waiting = attrgetter("waiting")
@@ -55,7 +58,7 @@ class _Alike:
 
 
 class _Plan(NamedTuple):
-    """Who gets the events of one topic, in the rooms that somebody subscribes to.
+    """Who gets the events whose topics match the same filters, in the same of the rooms that somebody subscribes to.
 
     Attributes:
         alike: readers by how they get them.
@@ -87,6 +90,7 @@ class MqttFanout:
         self._groups: FilterTree[str, ShareGroup] = FilterTree()
         self._rooms: dict[str, dict[Reader, Subscription]] = {}
         self._plans: dict[str | tuple[str, ...], _Plan] = {}  # by topic, or topic and rooms
+        self._plans_by_filters: dict[_Signature, _Plan] = {}
         self._entries = 0
         self._packet_id = 0
 
@@ -242,32 +246,42 @@ class MqttFanout:
 
     def _plan(self, key: str | tuple[str, ...]) -> _Plan:
         topic, *rooms = (key,) if isinstance(key, str) else key
-        by_reader: dict[Reader, list[Subscription]] = {}
-        for reader, subscription in self._tree.match(topic):
-            by_reader.setdefault(reader, []).append(subscription)
-        for room in rooms:
-            for reader, subscription in self._rooms[room].items():
-                by_reader.setdefault(reader, []).append(subscription)
-        alike: dict[tuple[Grant, ProtocolVersion], list[Reader]] = {}
-        special: list[Reader] = []
-        for reader, subscriptions in by_reader.items():
-            if any(sub.no_local for sub in subscriptions):
-                special.append(reader)
-                continue
-            grant = combine(subscriptions)
-            assert grant is not None
-            alike.setdefault((grant, reader.version), []).append(reader)
-        plan = _Plan(
-            [_Alike(grant, version, readers) for (grant, version), readers in alike.items()],
-            special,
-            [group for _, group in self._groups.match(topic)],
-        )
-        self._entries += 1 + len(by_reader)
+        found = self._tree.match_filters(topic)
+        found += [self._rooms[room] for room in rooms]
+        groups = self._groups.match_filters(topic)
+        signature = (tuple(map(id, found)), tuple(map(id, groups)))
+        plan = self._plans_by_filters.get(signature)
+        if plan is None:
+            plan = _plan_of(found, groups)
+            self._entries += sum(map(len, found))
+        self._entries += 1
         if self._entries > _PLAN_ENTRIES:
             self._forget_plans()
-        self._plans[key] = plan
+        self._plans_by_filters[signature] = self._plans[key] = plan
         return plan
 
     def _forget_plans(self) -> None:
         self._plans.clear()
+        self._plans_by_filters.clear()
         self._entries = 0
+
+
+def _plan_of(found: list[dict[Reader, Subscription]], groups: list[dict[str, ShareGroup]]) -> _Plan:
+    by_reader: dict[Reader, list[Subscription]] = {}
+    for entries in found:
+        for reader, subscription in entries.items():
+            by_reader.setdefault(reader, []).append(subscription)
+    alike: dict[tuple[Grant, ProtocolVersion], list[Reader]] = {}
+    special: list[Reader] = []
+    for reader, subscriptions in by_reader.items():
+        if any(sub.no_local for sub in subscriptions):
+            special.append(reader)
+            continue
+        grant = combine(subscriptions)
+        assert grant is not None
+        alike.setdefault((grant, reader.version), []).append(reader)
+    return _Plan(
+        [_Alike(grant, version, readers) for (grant, version), readers in alike.items()],
+        special,
+        [group for entries in groups for group in entries.values()],
+    )
