@@ -97,7 +97,8 @@ def frames(records: list[Record]) -> bytes:
 
 
 memberships_of_some = st.lists(st.frozensets(st.sampled_from(ROOMS)), max_size=2)
-batches = st.lists(st.sampled_from([("a",), ("b",), ("a", "b"), ("c", "b", "a")]), min_size=1, max_size=3)
+named = [("a",), ("b",), ("a", "b"), ("c", "b", "a"), ("nobody's", "a"), ("a", "nobody else's"), ("nobody's",)]
+batches = st.lists(st.sampled_from(named), min_size=1, max_size=3)
 changes = st.tuples(st.integers(0, FEW + 2), st.sampled_from(["live", "lane", *ROOMS]))
 
 
@@ -136,6 +137,7 @@ async def test_who_falls_behind_by_the_first_write_has_had_the_event(rooms: tupl
     fanout = RoomFanout(lambda: NOW)
     first, second = Member(fanout, 1, frozenset("a")), Member(fanout, 2, frozenset(rooms[-1:]))
     others = [Member(fanout, number, frozenset("ab")) for number in range(3, 3 + FEW)]
+    Member(fanout, 3 + FEW, frozenset("c"))
     shared = OutgoingQueue(max_messages=1, max_bytes=1_000_000)
     for member in (first, second):
         member.queue = member.client.queue = shared
@@ -161,6 +163,20 @@ def test_plans_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         fanout.flush()
         assert sum(len(plan.group.others) for plan in fanout._plans.values()) <= 3 * FEW
     assert all(member.received == frames(sent) for member in members)
+
+
+def test_rooms_that_nobody_is_in_cost_no_plan_and_no_write() -> None:
+    fanout = RoomFanout(lambda: NOW)
+    members = [Member(fanout, number, frozenset("a")) for number in range(FEW + 1)]
+    sent = [record(offset, (f"lead:{offset}", "a")) for offset in range(1, 9)]
+    fanout.deliver(sent[0])
+    fanout.flush()
+    for each in sent[1:]:
+        fanout.deliver(each)
+    fanout.flush()
+    assert all(member.received == frames(sent) for member in members)
+    assert all(len(member.writes) == 2 for member in members)
+    assert len({id(plan) for plan in fanout._plans.values()}) == 1
 
 
 def test_a_queued_client_gets_packets() -> None:

@@ -17,7 +17,8 @@ from gapless.transports.socketio.client import Client, encode_record
 from gapless.transports.socketio.outgoing import EncodedMessage
 
 PLANNED = 250_000
-"""Clients that the plans kept may name, a client once in each plan that it is in: some 30 bytes each."""
+"""Clients that the plans kept may name, a client once in each plan that it is in: some 30 bytes each. What events name
+together counts as one more: many may have the same plan."""
 
 
 class _Plan(NamedTuple):
@@ -96,10 +97,16 @@ class RoomFanout:
             return
         self._batch = []
         rooms = batch[0].event.rooms
-        if len(batch) == 1 or all(record.event.rooms == rooms for record in batch):
-            self._write(batch, rooms)
-        else:
-            self._write_each_its_own(batch)
+        if len(batch) > 1 and any(record.event.rooms != rooms for record in batch):
+            rooms = self._inhabited(rooms)
+            if any(self._inhabited(record.event.rooms) != rooms for record in batch):
+                self._write_each_its_own(batch)
+                return
+        self._write(batch, rooms)
+
+    def _inhabited(self, rooms: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that somebody is in: many events name a room of their own beside one that all are in."""
+        return tuple(filter(self._by_room.__contains__, rooms))
 
     def _write(self, batch: list[Record], rooms: tuple[str, ...]) -> None:
         """Write to all in any of the rooms; the hot path of the gateway.
@@ -109,28 +116,37 @@ class RoomFanout:
         """
         plan = self._plans.get(rooms)
         if plan is None:
-            clients = [client for client in self._members(rooms) if client.live]
-            if not clients:
-                return
-            if len(clients) <= FEW:
-                message = _joined(batch)
-                for client in clients:
-                    self._write_to(client, message)
-                return
-            plan = self._plan(rooms, clients)
+            inhabited = self._inhabited(rooms)
+            plan = self._plans.get(inhabited)
+            if plan is None:
+                clients = [client for client in self._members(inhabited) if client.live]
+                if len(clients) <= FEW:
+                    self._write_to_few(clients, batch)
+                    return
+                plan = self._plan(inhabited, clients)
+            self._keep(rooms, plan, size=1)
         message = _joined(batch)
         for client in plan.queued:
             client.queue.send(message)
         self._broadcast.write_to_group(message.frames, plan.group)
 
+    def _write_to_few(self, clients: list[Client], batch: list[Record]) -> None:
+        if clients:
+            message = _joined(batch)
+            for client in clients:
+                self._write_to(client, message)
+
     def _plan(self, rooms: tuple[str, ...], clients: list[Client]) -> _Plan:
         group = Group([lane for client in clients if (lane := client.lane) is not None])
         plan = _Plan(group, tuple(client for client in clients if client.lane is None))
-        if self._planned + len(clients) > PLANNED:
+        self._keep(rooms, plan, size=len(clients))
+        return plan
+
+    def _keep(self, rooms: tuple[str, ...], plan: _Plan, *, size: int) -> None:
+        if self._planned + size > PLANNED:
             self.changed()
         self._plans[rooms] = plan
-        self._planned += len(clients)
-        return plan
+        self._planned += size
 
     def _write_each_its_own(self, batch: list[Record]) -> None:
         wanted: dict[Client, list[Record]] = {}
