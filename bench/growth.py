@@ -1,7 +1,7 @@
-"""How cost grows with events per second, clients, rooms and the size of the log: `python -m bench.growth`.
+"""How cost grows with events per second, clients, rooms, topics and the size of the log: `python -m bench.growth`.
 
-Each is varied twice by ten; everything else stays. It takes some minutes; `--docs` puts the table into
-docs/performance.md.
+Each is varied twice by ten, topics by a hundred; everything else stays. It takes some minutes; `--docs` puts
+the table into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 
 from bench import host
 from bench.cases.bridge import publish_steadily
-from bench.cases.doors import SOCKETIO
+from bench.cases.doors import SOCKETIO, Door, Publisher, Reader
 from bench.cases.fanout import fan_out
 from bench.cases.many import rooms_of_three
 from bench.cases.run import Run
@@ -39,10 +39,12 @@ BEGIN, END = "<!-- growth: begin -->", "<!-- growth: end -->"
 RATES = (100, 1_000, 10_000)
 CLIENTS = (100, 1_000, 10_000)
 ROOMS = (100, 1_000, 10_000)
+TOPICS = (1, 100, 10_000)
 EVENTS = (10_000, 100_000, 1_000_000)
 _SAME = 1.3
 """A cost that changes by at most this factor from the smallest to the largest size counts as the same."""
 _PAGE = 1000
+_EVERYWHERE, _EVERY_LEAD = "org:global", "crm/leads/+/updated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,13 @@ ROWS = (
         "a room is found by its name in a hash table; with the rooms grow the connections, three for twenty rooms",
     ),
     Row("rooms", "RSS per membership", ROOMS, "a hash table entry for each member, on both sides"),
+    Row(
+        "topics, Socket.IO",
+        "CPU per delivery",
+        TOPICS,
+        "who is in the rooms that somebody is in is kept, whatever other rooms an event names",
+    ),
+    Row("topics, MQTT QoS 0", "CPU per delivery", TOPICS, "who has the filters that match a topic is kept by filters"),
     Row("log size", "append of 100, per event", EVENTS, "B-trees get deeper, and their pages no longer fit the cache"),
     Row(
         "log size",
@@ -138,6 +147,37 @@ async def by_rooms(run: Run) -> None:
         await rooms_of_three(run, rooms=rooms, case=f"rooms: {rooms:,}")
 
 
+async def by_topics(run: Run) -> None:
+    """A fan-out to a thousand clients that hear of all leads, of events about growing numbers of leads in turn."""
+
+    async def read_room(target: Target, tally: Tally, _number: int) -> Reader:
+        return await SocketIoClient.connect(target.http, tally, room=_EVERYWHERE)
+
+    async def read_filter(target: Target, tally: Tally, number: int) -> Reader:
+        return await MqttClient.connect(target.mqtt, tally, client_id=f"bench-{number}", qos=0, filter=_EVERY_LEAD)
+
+    for topics in TOPICS:
+
+        async def publish(target: Target, tally: Tally, topics: int = topics) -> Publisher:
+            publisher = await _InTurn.connect(target.mqtt, tally, client_id="bench-pub")
+            publisher.topics = topics
+            return publisher
+
+        for name, read in (("Socket.IO", read_room), ("MQTT QoS 0", read_filter)):
+            door = Door(name, (GAPLESS,), read, publish)
+            await fan_out(run, door, run.clients, named=f"topics, {name}: {topics:,}")
+
+
+class _InTurn(MqttClient):
+    """Publishes about one lead after the other; see `Publisher`."""
+
+    topics = 1
+
+    def publish_all(self, *events: bytes) -> None:
+        for event in events:
+            self.publish_to(f"crm/leads/{self.published % self.topics}/updated", event)
+
+
 async def by_log_size(run: Run) -> None:
     """The event log alone, in this process, as it grows."""
     with tempfile.TemporaryDirectory(prefix="gapless-bench-", dir=run.data) as folder:
@@ -158,7 +198,7 @@ async def _fill_and_measure(report: Report, case: str, path: Path, size: int) ->
     prepared = [events(100, number * 100) for number in range(20)]
     took = [await _seconds(lambda part=part: log.append(part)) for part in prepared]  # type: ignore[misc]
     add("append of 100, per event", statistics.median(took) / 100 * 1e6, "µs")
-    everywhere = Selector(rooms=frozenset({"org:global"}))
+    everywhere = Selector(rooms=frozenset({_EVERYWHERE}))
     starts = [size * part // 20 for part in range(10)]
     took = [await _seconds(lambda start=start: log.read(everywhere, start, limit=_PAGE)) for start in starts]  # type: ignore[misc]
     add("page of 1,000 of a room of all, per event", statistics.median(took) / _PAGE * 1e6, "µs")
@@ -212,7 +252,7 @@ def _grown(first: float, last: float, size: float, *, whole: bool) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
     add = parser.add_argument
-    add("--only", choices=[name for name, _ in _PARTS], help="one of the four alone")
+    add("--only", choices=[name for name, _ in _PARTS], help="one of these alone")
     add("--repeat", type=int, default=3, help="run everything N times, in turn (default 3)")
     add("--seconds", type=float, default=2.0, help="how long each load is measured (default 2)")
     add("--data", type=Path, help="folder for the servers' data (default: the temporary folder)")
@@ -261,7 +301,7 @@ def main() -> int:
     return 1 if report.failed else 0
 
 
-_PARTS = (("rate", by_rate), ("clients", by_clients), ("rooms", by_rooms), ("log", by_log_size))
+_PARTS = (("rate", by_rate), ("clients", by_clients), ("rooms", by_rooms), ("topics", by_topics), ("log", by_log_size))
 
 
 def _run(run: Run, only: str | None, repeat: int) -> None:

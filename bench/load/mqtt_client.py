@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Self, cast
 
 from bench.load.event import FILTER, SIZE, TOPIC, now_us, sent_us
 from bench.load.sockets import connect_to
@@ -81,7 +81,7 @@ class MqttClient(asyncio.Protocol):
         stays: bool = False,
         version: ProtocolVersion = ProtocolVersion.V311,
         receive_buffer: int | None = None,
-    ) -> MqttClient:
+    ) -> Self:
         """Open a connection, and subscribe where `qos` is given.
 
         Args:
