@@ -137,7 +137,7 @@ class TopicMap:
             if match is not None:
                 captures = match.groupdict()
                 by_payload = any("{data." in template for template in row.rooms)
-                rooms = None if by_payload else _fill_all(row.rooms, captures, None)
+                rooms = None if by_payload else tuple(dict.fromkeys([name.format_map(captures) for name in row.rooms]))
                 return Route(row, captures, rooms, row.durable and row.ephemeral_if is None)
         return Route(None, {}, (TOPIC_ROOM + topic,))
 

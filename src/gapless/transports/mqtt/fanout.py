@@ -132,12 +132,14 @@ class MqttFanout:
     def deliver(self, record: Record) -> None:
         """See `gapless.hub.Fanout`."""
         event = record.event
-        key: str | tuple[str, ...] = event.topic
         rooms = self._rooms
+        key: str | tuple[str, ...] = event.topic
         if rooms and not rooms.keys().isdisjoint(event.rooms):  # the rooms may come from the payload
             key = (event.topic, *filter(rooms.__contains__, event.rooms))
         plan = self._plans.get(key)
         if plan is None:
+            if not (rooms or self._tree or self._groups):
+                return
             plan = self._plan(key)
         if not (plan.alike or plan.special or plan.groups):
             return
