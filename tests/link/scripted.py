@@ -76,6 +76,7 @@ class ScriptedBroker:
         connack: properties of its CONNACK (MQTT 5).
         first: packets that it sends right behind that.
         session_present: what CONNACK says.
+        subscribes: whether it answers SUBSCRIBE.
         trickles: whether CONNACK comes byte by byte.
         refuse: called with each CONNECT; bytes to answer instead, after which it closes.
         sessions: connections so far, the refused ones too.
@@ -86,6 +87,7 @@ class ScriptedBroker:
         self.first: Sequence[Packet] = ()
         self.session_present = False
         self.acknowledges = True
+        self.subscribes = True
         self.trickles = False
         self.granted = ReasonCode.GRANTED_QOS_2
         self.refuse: Callable[[Connect], bytes | None] = lambda _: None
@@ -154,7 +156,7 @@ class ScriptedBroker:
                     self._trickle(session, encode(answer, session.version))
                 else:
                     session.send_bytes(b"".join(encode(each, session.version) for each in (answer, *self.first)))
-            case Subscribe():
+            case Subscribe() if self.subscribes:
                 session.send(Suback(packet.packet_id, [self.granted] * len(packet.subscriptions)))
             case Unsubscribe():
                 session.send(Unsuback(packet.packet_id, [ReasonCode.SUCCESS] * len(packet.filters)))

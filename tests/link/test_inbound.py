@@ -302,15 +302,28 @@ async def test_goodbye_is_said_while_the_broker_is_heard_out() -> None:
         assert len(broker.sessions) == 1
 
 
-async def test_stop_while_the_broker_that_is_heard_out_goes_away() -> None:
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_stop_while_the_broker_that_is_heard_out_goes_away(qos: int, caplog: pytest.LogCaptureFixture) -> None:
+    """At QoS 2 before PUBREC, which is not waited for: the connection is left to the stop."""
     log = GatedLog()
     async with pair(log, status_topic="status") as (broker, gateway, session):
-        await owing(broker, gateway, session, log)
-        stopping = asyncio.create_task(gateway.link.stop())
-        await asyncio.sleep(0)
+        if qos == 1:
+            await owing(broker, gateway, session, log)
+            stopping = asyncio.create_task(gateway.link.stop())
+        else:
+            broker.acknowledges = False
+            await gateway.publish(1, qos=2)
+            await session.get(Publish, lambda packet: packet.topic.startswith("crm"))
+            stopping = asyncio.create_task(gateway.link.stop())
+            log.error = LogUnavailable("the disk is full")
+            session.send(message(1))
+            await gateway.link.wait_disconnected()
+        for _ in range(20):
+            await asyncio.sleep(0)
         session.close()
         await stopping
         assert len(broker.sessions) == 1
+    assert "in time" not in caplog.text
 
 
 async def test_broker_is_heard_out_whatever_else_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,11 @@ def test_rooms_that_nobody_is_in_cost_no_plan_and_no_write() -> None:
     sent = [record(offset, (f"lead:{offset}", "a")) for offset in range(1, 9)]
     fanout.deliver(sent[0])
     fanout.flush()
-    for each in sent[1:]:
+    unheard = [record(9, ("lead:9",)), record(10, ("lead:10",))]
+    for each in (unheard[0], *sent[1:], unheard[1]):
+        fanout.deliver(each)
+    fanout.flush()
+    for each in unheard:
         fanout.deliver(each)
     fanout.flush()
     assert all(member.received == frames(sent) for member in members)

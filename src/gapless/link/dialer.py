@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from asyncio import Future
 
-from gapless.errors import LogUnavailable
 from gapless.eventlog import EventLog, StateKind, StateWrite
+from gapless.eventlog.answers import outcome
 from gapless.link.connection import Connection, Handler
 from gapless.link.errors import VersionRefused
 from gapless.link.options import LinkOptions
@@ -41,13 +42,15 @@ class Dialer:
         """Read what is known of the broker; once, before `connect`."""
         self._has_spoken_5 = await self._log.read_state(StateKind.LINK_VERSION, self._options.name) is not None
 
-    async def _note_5(self) -> None:
-        if self._has_spoken_5:
-            return
-        self._has_spoken_5 = True
-        try:
-            await self._log.write_state([StateWrite(StateKind.LINK_VERSION, self._options.name, b"5")], durable=False)
-        except LogUnavailable as error:  # then only this process knows
+    def _note_5(self) -> None:
+        """Store that the broker speaks MQTT 5; before any event of the connection, as the log keeps to the order."""
+        if not self._has_spoken_5:
+            self._has_spoken_5 = True
+            write = StateWrite(StateKind.LINK_VERSION, self._options.name, b"5")
+            self._log.write_state([write], durable=False).add_done_callback(self._noted)
+
+    def _noted(self, done: Future[None]) -> None:
+        if (error := outcome(done)) is not None:  # then only this process knows
             logger.warning("link %s: its version of MQTT could not be stored: %s", self._options.name, error)
 
     async def connect(self, handler: Handler) -> Connection:
@@ -69,7 +72,7 @@ class Dialer:
             case "auto":
                 try:
                     connection = await self._open(ProtocolVersion.V5, tls, handler)
-                    await self._note_5()
+                    self._note_5()
                     return connection
                 except VersionRefused as refusal:
                     if self._has_spoken_5 and refusal.reason is None:

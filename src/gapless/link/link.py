@@ -169,8 +169,8 @@ class BrokerLink:
         Raises:
             LogUnavailable: the state cannot be read or written.
         """
-        if self._task is not None:
-            raise RuntimeError("the link was started already")
+        if self._task is not None or self._leaving:
+            raise RuntimeError("a link is started once")
         self._status = StatusMessages(self.options.status_topic, self.client_id, clock=self._clock)
         self._dialer = Dialer(
             self.options,
@@ -322,6 +322,8 @@ class BrokerLink:
     async def _work(self, connection: Connection) -> None:
         """Subscribe, then publish for as long as the connection lasts."""
         refused = await self._subscriptions.make(connection, session_present=connection.connack.session_present)
+        if self._leaving:
+            return  # nothing may follow `offline`
         online = self._status.publish("online", packet_id=_ONLINE_ID, version=connection.version)
         if online is not None:
             connection.send(online)
@@ -404,5 +406,6 @@ class BrokerLink:
 
     def on_closed(self, error: LinkError) -> None:
         """The connection has ended, or has to."""
+        self.pump.look_again()
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(error)

@@ -194,6 +194,10 @@ class Pump:
             self._answered.clear()
             await self._answered.wait()
 
+    def look_again(self) -> None:
+        """Perhaps the connection has ended, and what waits for answers waits for nothing."""
+        self._answered.set()
+
     async def wait_certain(self) -> None:
         """Wait until nothing that was published could be heard a second time if it were published again."""
         while self._connection is not None and not self._connection.closed and self._flight.doubtful:
