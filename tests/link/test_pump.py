@@ -24,8 +24,8 @@ from gapless.mqtt import (
     ReasonCode,
     encode,
 )
-from tests.link.scripted import ScriptedBroker, Session, scripted
-from tests.link.support import Side, options, side
+from tests.link.scripted import ScriptedBroker, Session, listening, scripted
+from tests.link.support import PATIENCE, Side, options, side
 
 TOPIC = "crm/leads/1/updated"
 
@@ -155,6 +155,31 @@ async def test_restart_begins_with_what_was_not_settled() -> None:
             assert all(p.dup for p in sent)  # perhaps sent before
             released = [p.packet_id for p in session.packets if isinstance(p, Pubrel)]
             assert sorted(released) == sorted(p.packet_id for p in first)
+
+
+async def test_kills_while_the_broker_is_away_publish_nothing_again() -> None:
+    """Only one between CONNECT and CONNACK leaves it open whether the broker still has the session."""
+    log = MemoryLog()
+    async with scripted(acknowledges=False) as broker:
+        gateway = Side(options(broker.url), log=log)
+        await gateway.start()
+        await publish(gateway, 1, qos=2)
+        packet = await broker.sessions[-1].get(Publish)
+        broker.sessions[-1].send(Pubrec(packet.packet_id))
+        await broker.sessions[-1].get(Pubrel)
+        await gateway.kill()
+        async with listening(None) as port:
+            pass  # nobody listens there any more
+        gateway = Side(options(f"mqtt://127.0.0.1:{port}", client_id=gateway.link.client_id), log=log)
+        await gateway.start(connected=False)
+        async with asyncio.timeout(PATIENCE):
+            while not gateway.link.stats.failures:
+                await asyncio.sleep(0)
+        await gateway.kill()
+        broker.session_present = broker.acknowledges = True
+        async with side(options(broker.url), log=log) as gateway:
+            await gateway.settled()
+            assert published(broker.sessions[-1]) == []
 
 
 async def test_qos_1_waits_for_the_release_of_qos_2_before_it() -> None:

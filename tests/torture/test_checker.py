@@ -290,6 +290,37 @@ def test_what_the_link_may_repeat(kind: str, fault_kind: str, is_allowed: bool) 
     assert kinds(report) == (set() if is_allowed else {"duplicated"})
 
 
+@pytest.mark.parametrize("before", ["gateway-kill", "broker-link-cut", "disk-full", "gateway-pause"])
+@pytest.mark.parametrize("heard_between", [True, False])
+def test_qos_2_may_come_again_where_the_gateway_was_killed_before_its_link_was_connected(
+    before: str, heard_between: bool
+) -> None:
+    history, lines = at_broker("broker2")
+    again = lines[-2 if heard_between else -1]
+    end = lines[-1]["t"]
+    lines.append(again | {"t": end + 10})
+    first = fault(before, "gateway", again["t"] + 0.01, again["t"] + 0.02)
+    report = check(msgspec.structs.replace(history, faults=[first, fault("gateway-kill", "gateway", end + 1, end + 2)]))
+    assert kinds(report) == ({"duplicated"} if heard_between or before == "gateway-pause" else set())
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_follows_a_message_that_the_broker_forgot_is_what_follows_at_its_qos(before: bool) -> None:
+    """What came at another QoS may have overtaken it."""
+    history, lines = at_broker("broker2")
+    publisher = lines[20]["key"].rpartition("/")[0]
+    alike = [index for index in events_of(lines) if lines[index]["key"].startswith(f"{publisher}/")]
+    for index in events_of(lines):
+        if index not in alike:
+            lines[index]["qos"] = 1
+    gone, following = alike[1], alike[2]
+    assert following > gone + 1
+    kill = lines[following if before else gone + 1]["t"] + 0.01
+    del lines[gone]
+    report = check(msgspec.structs.replace(history, faults=[fault("broker-kill", "broker", kill, kill + 1)]))
+    assert kinds(report) == ({"lost"} if before else set())
+
+
 def test_what_was_published_at_the_broker_is_strict_for_all_but_the_brokers_own_clients() -> None:
     near, far = ClientPlan("sse-0", "sse", (EVERYTHING,)), ClientPlan("broker1-1", "broker1", (EVERYTHING,))
     history = correct(1, clients_are=(near, far), events=60, broker=True)

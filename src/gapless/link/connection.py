@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gapless.link.address import BrokerAddress
@@ -94,15 +95,30 @@ class Connection:
         """Whether it has ended."""
         return self._error is not None
 
-    async def open(self, tls: ssl.SSLContext | None, *, timeout: float) -> Connack:
+    async def open(
+        self,
+        tls: ssl.SSLContext | None,
+        *,
+        timeout: float,
+        before_connect: Callable[[], Awaitable[None]] | None = None,
+    ) -> Connack:
         """Open the channel, send CONNECT, wait for CONNACK; `timeout` seconds for each.
 
-        Cancellation closes what was opened.
+        Cancellation closes what was opened, and so does what `before_connect` raises.
+
+        Args:
+            before_connect: awaited once there is a channel, before anything is said.
 
         Raises:
             LinkError: no connection; `VersionRefused` where another version may be tried.
         """
         channel = await open_channel(self.address, tls, self, timeout=timeout)
+        if before_connect is not None:
+            try:
+                await before_connect()
+            except BaseException:
+                channel.abort()
+                raise
         return await self.shake_hands(channel, timeout=timeout)
 
     async def shake_hands(self, channel: Channel, *, timeout: float) -> Connack:

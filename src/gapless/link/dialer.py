@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from asyncio import Future
+from collections.abc import Awaitable, Callable
 
 from gapless.eventlog import EventLog, StateKind, StateWrite
 from gapless.eventlog.answers import outcome
@@ -26,13 +27,22 @@ class Dialer:
         status: gives the last will.
         largest_packet: bytes; an MQTT 5 broker keeps larger messages to itself (§3.1.2.11.4).
         log: keeps that the broker has spoken MQTT 5.
+        before_connect: awaited before each CONNECT.
     """
 
     def __init__(
-        self, options: LinkOptions, *, client_id: str, status: StatusMessages, largest_packet: int, log: EventLog
+        self,
+        options: LinkOptions,
+        *,
+        client_id: str,
+        status: StatusMessages,
+        largest_packet: int,
+        log: EventLog,
+        before_connect: Callable[[], Awaitable[None]],
     ) -> None:
         self._options = options
         self._log = log
+        self._before_connect = before_connect
         self._client_id = client_id
         self._status = status
         self._largest_packet = largest_packet
@@ -62,6 +72,7 @@ class Dialer:
 
         Raises:
             LinkError: none could be made.
+            LogUnavailable: from `before_connect`.
         """
         tls = await asyncio.to_thread(self._options.tls_context)  # anew: certificates are renewed on disk
         match self._options.protocol:
@@ -82,7 +93,7 @@ class Dialer:
 
     async def _open(self, version: ProtocolVersion, tls: ssl.SSLContext | None, handler: Handler) -> Connection:
         connection = Connection(self._options.address, self._packet(version), handler)
-        await connection.open(tls, timeout=self._options.connect_timeout)
+        await connection.open(tls, timeout=self._options.connect_timeout, before_connect=self._before_connect)
         return connection
 
     def _packet(self, version: ProtocolVersion) -> Connect:

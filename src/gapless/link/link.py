@@ -59,8 +59,9 @@ class BrokerLink:
 
     Start it after the hub and before the doors open: its first start stores where in the log it
     begins. Events reach the broker at least once and in log order (QoS 2: once, over kills of
-    either side, as long as the broker keeps our session); messages of the broker are
-    acknowledged once they are in the log.
+    either side, as long as the broker keeps our session, and unless the gateway is killed between
+    CONNECT and CONNACK: see `PumpState.connecting`); messages of the broker are acknowledged once
+    they are in the log.
 
     Args:
         gate: asked who may read history over the broker.
@@ -178,6 +179,7 @@ class BrokerLink:
             status=self._status,
             largest_packet=self._largest_packet,
             log=self._log,
+            before_connect=self.pump.before_connect,
         )
         await self._dialer.load()
         await self.pump.load()
@@ -259,7 +261,6 @@ class BrokerLink:
         began = loop.time()
         self._lost = loop.create_future()
         try:
-            await self.pump.before_connect()
             self._connection = await dialer.connect(self)
             error: GaplessError = await self._serve(self._connection, self._lost)
         except GaplessError as failure:

@@ -11,7 +11,8 @@ Killed at any point:
 * after it: it was stored only once the broker had taken everything up to it.
 
 A power cut may take the last few stored positions along: then some events are published again,
-also at QoS 2, with the same id.
+also at QoS 2, with the same id. So they are where the process is killed between CONNECT and CONNACK
+while QoS 2 events are under way: whether the broker had our session nobody knows then.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -30,6 +32,9 @@ _FORGETTING = {
 }
 """Faults that may take along acknowledgements at QoS 1, by the server that a client talks to. A client at the
 external broker may hear again what the link could not know to have arrived there."""
+
+_UNLINKING = ("gateway-kill", "broker-kill", "broker-link-cut", "broker-link-blackhole", "disk-full")
+"""Faults after which the link has to connect anew. A gateway killed meanwhile does not know what the broker knows."""
 
 _LATE = 15.0
 """Seconds that a client at the broker, paused or on a slow link, may journal a message after the link sent it."""
@@ -345,7 +350,30 @@ class _Checker:
             may_forget = fault.kind in names and (qos1 or fault.kind == "broker-kill")
             if may_forget and start <= fault.healed and fault.began <= end:
                 return f"after {names[fault.kind]}"
+        if heard.at_broker and not qos1 and self._was_killed_connecting(start, end):
+            return "after a kill of the gateway before its link was connected"
         return None
+
+    def _was_killed_connecting(self, start: float, end: float) -> bool:
+        """Whether the gateway was killed while its link was not connected, and nothing had come by it since it was."""
+        faults = [fault for fault in self._history.faults if fault.kind in _UNLINKING]
+        for before, kill in pairwise(faults):
+            if kill.kind == "gateway-kill" and start <= before.healed and kill.began <= end:
+                index = bisect(self._times_at_broker, before.healed)
+                if index == len(self._times_at_broker) or self._times_at_broker[index] >= kill.began:
+                    return True
+        return False
+
+    @cached_property
+    def _times_at_broker(self) -> list[float]:
+        """When clients at the broker heard something of the gateway."""
+        names = [each.name for each in self._history.plan.clients if KINDS[each.kind].port == "broker"]
+        return sorted(
+            line["t"]
+            for name in names
+            for line in self._history.clients.get(name, ())
+            if line["is"] == "event" and not _is_from_broker(line["key"])
+        )
 
     def _check_whole(self, heard: _Heard) -> None:
         """Everything stored in its rooms was heard."""
@@ -357,11 +385,9 @@ class _Checker:
             and rooms & set(self._tried[key].rooms)
             and not (heard.at_broker and _is_from_broker(key))
         )
-        times = sorted((first.offset, first.at) for first in heard.first.values())
         at_kill: Counter[float] = Counter()
         for offset, key in missing:
-            index = bisect(times, (offset, 0.0))
-            at = times[index][1] if index < len(times) else None
+            at = heard.next_after(offset, key)
             kill = self._broker_kill_near(offset, at) if heard.at_broker else None
             if kill is not None and at_kill[kill] < BROKER_WINDOW:
                 at_kill[kill] += 1
@@ -373,7 +399,8 @@ class _Checker:
     def _broker_kill_near(self, offset: int, after: float | None) -> float | None:
         """The kill of the broker that may have taken this message along.
 
-        It was on its way there then: near the last that any client had heard before, and what follows came after.
+        It was on its way there then: near the last that any client had heard before, and what follows at its QoS came
+        after.
         """
         for fault in self._history.faults:
             if fault.kind != "broker-kill" or after is None or fault.began > after:
@@ -396,9 +423,13 @@ class _Checker:
         )
 
 
+def _publisher_of(key: str) -> str:
+    return key.rpartition("/")[0]
+
+
 def _is_from_broker(key: str) -> bool:
     """Whether the event was published at the external broker, whose own subscribers it reaches without us."""
-    door = DOORS.get(key.rpartition("/")[0])
+    door = DOORS.get(_publisher_of(key))
     return door is not None and door.port == "broker"
 
 
@@ -427,6 +458,24 @@ class _Heard:
         self.first: dict[str, _First] = {}
         self.reached: dict[int | None, int] = {}
         self.since = 0.0
+
+    # Once all are noted
+
+    def next_after(self, offset: int, key: str) -> float | None:
+        """When the next event after one that is missing came: at the same QoS, whose order is kept (MQTT 5 §4.6)."""
+        qos = self._qos_of.get(_publisher_of(key))
+        later = self._in_order[bisect([each.offset for each in self._in_order], offset) :]
+        alike = [each.at for each in later if each.qos == qos or qos is None]
+        return alike[0] if alike else max((each.at for each in later), default=None)
+
+    @cached_property
+    def _in_order(self) -> list[_First]:
+        return sorted(self.first.values())
+
+    @cached_property
+    def _qos_of(self) -> dict[str, int | None]:
+        """At which QoS a publisher's events come."""
+        return {_publisher_of(key): first.qos for key, first in self.first.items()}
 
     def note_connection(self, line: Line) -> None:
         if line["is"] == "connection":
