@@ -311,13 +311,10 @@ class BrokerLink:
     async def _take_last_answers(self) -> None:
         """Where it is we who end a connection: let the broker say what it has got, so that it is not sent twice."""
         self._inbound.cease()
-        self._lost = lost = asyncio.get_running_loop().create_future()
-        certain = asyncio.create_task(self.pump.wait_certain(), name=f"link {self.options.name} last answers")
         try:
-            done, _ = await asyncio.wait([certain, lost], timeout=_LAST_ANSWERS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            certain.cancel()
-        if not done:
+            async with asyncio.timeout(_LAST_ANSWERS):
+                await self.pump.wait_certain()
+        except TimeoutError:
             logger.warning("link %s: the broker did not acknowledge in time: events go out again", self.options.name)
 
     async def _work(self, connection: Connection) -> None:

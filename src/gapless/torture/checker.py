@@ -358,18 +358,22 @@ class _Checker:
         """Whether the gateway was killed while its link was not connected, and nothing had come by it since it was."""
         faults = [fault for fault in self._history.faults if fault.kind in _UNLINKING]
         for before, kill in pairwise(faults):
-            if kill.kind == "gateway-kill" and start <= before.healed and kill.began <= end:
-                index = bisect(self._times_at_broker, before.healed)
-                if index == len(self._times_at_broker) or self._times_at_broker[index] >= kill.began:
-                    return True
+            heard_between = any(before.healed < at < kill.began for at, _ in self._heard_at_broker)
+            within = start <= before.healed and kill.began <= end
+            if kill.kind == "gateway-kill" and within and not heard_between:
+                return True
         return False
 
+    def _highest_at_broker(self, until: float) -> int:
+        """The highest offset that a client at the broker had heard by then."""
+        return max((offset for at, offset in self._heard_at_broker if at <= until), default=0)
+
     @cached_property
-    def _times_at_broker(self) -> list[float]:
-        """When clients at the broker heard something of the gateway."""
+    def _heard_at_broker(self) -> list[tuple[float, int]]:
+        """When clients at the broker heard something of the gateway, and its offset; by time."""
         names = [each.name for each in self._history.plan.clients if KINDS[each.kind].port == "broker"]
         return sorted(
-            line["t"]
+            (line["t"], self._offsets.get(line["key"], 0))
             for name in names
             for line in self._history.clients.get(name, ())
             if line["is"] == "event" and not _is_from_broker(line["key"])
@@ -405,22 +409,9 @@ class _Checker:
         for fault in self._history.faults:
             if fault.kind != "broker-kill" or after is None or fault.began > after:
                 continue
-            if abs(offset - self._heard_at_broker(fault.began)) <= 2 * BROKER_WINDOW:
+            if abs(offset - self._highest_at_broker(fault.began)) <= 2 * BROKER_WINDOW:
                 return fault.began
         return None
-
-    def _heard_at_broker(self, before: float) -> int:
-        """The highest offset that a client at the broker had heard by then."""
-        names = [each.name for each in self._history.plan.clients if KINDS[each.kind].port == "broker"]
-        return max(
-            (
-                self._offsets.get(line["key"], 0)
-                for name in names
-                for line in self._history.clients.get(name, ())
-                if line["is"] == "event" and line["t"] <= before and not _is_from_broker(line["key"])
-            ),
-            default=0,
-        )
 
 
 def _publisher_of(key: str) -> str:
